@@ -1,0 +1,270 @@
+"""What decides a value: preprocessing, recipe and stream, their canonical JSON and their hashes.
+
+A *recipe* (one a cache) says which network turns which pixels into numbers, and how exactly. A
+*stream* (many a cache) says which of those numbers are kept. Whatever is in neither must not change
+a value beyond rounding; versions and engines are provenance and stand elsewhere (store.manifest).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+FORMAT = 1
+"""Version of the identity scheme; part of every key, so that a changed rule changes every key."""
+
+PENULTIMATE = "penultimate"
+"""The cut of depth 0: the input of the last linear layer."""
+
+ResizeMode = Literal["shorter", "exact", "longer"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
+StoredDtype = Literal["float32", "float16"]
+Pooling = Literal["none", "avg", "cls", "flatten"]
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256_json(value: Any) -> str:
+    """Hex sha256 of the canonical JSON of a value."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+class _Record:
+    """Strict conversion between a frozen dataclass and a plain dictionary."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON's own types."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        if set(data) != known:
+            raise ValueError(
+                f"{cls.__name__}: expected the fields {sorted(known)}, found {sorted(data)}"
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+@dataclass(frozen=True)
+class Preprocessing(_Record):
+    """How a decoded picture becomes the network's input; every field decides a value.
+
+    Attributes:
+        size: (height, width) in pixels of the network's input, cut from the centre.
+        resize: side or sides in pixels before the crop, as `resize_mode` says: "shorter" scales
+            the shorter side to `resize[0]`, "longer" the longer side (and pads the crop with the
+            mean), "exact" scales to (height, width) = `resize` whatever the aspect.
+        interpolation: filter of the resize; `antialias` is on in every published transform.
+        mean, std: per channel, on the 0-1 scale.
+        exif: "apply" turns the picture upright; alpha: the background it is laid on.
+        cmyk: "adobe" reads inverted CMYK where the file says so.
+        deep: how 16-bit samples become 8-bit; frame: which one of an animation.
+    """
+
+    size: tuple[int, int]
+    resize: tuple[int, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize_mode: ResizeMode = "shorter"
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    exif: Literal["apply"] = "apply"
+    alpha: Literal["white"] = "white"
+    cmyk: Literal["adobe"] = "adobe"
+    deep: Literal["scale"] = "scale"
+    frame: Literal["first"] = "first"
+
+    @classmethod
+    def given(cls, given: Mapping[str, Any]) -> Self:
+        """What a person wrote as a dictionary; what is left out is as published networks have it.
+
+        Raises:
+            ValueError: a field is missing, unknown or wrong.
+        """
+        try:
+            values: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
+            }
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"preprocessing: {error}") from error
+
+    def __post_init__(self) -> None:
+        problems = [
+            (len(self.size) != 2 or min(self.size) < 1, f"size {self.size} is not (height, width)"),
+            (
+                len(self.resize) != (2 if self.resize_mode == "exact" else 1)
+                or min(self.resize, default=0) < 1,
+                f"resize {self.resize} does not fit resize_mode {self.resize_mode!r}: "
+                "one side for 'shorter' and 'longer', (height, width) for 'exact'",
+            ),
+            (len(self.mean) != 3 or len(self.std) != 3, "mean and std need three values each"),
+            (min(self.std, default=0) <= 0, f"std {self.std} must be positive"),
+            (not self.antialias, "antialias=False is not supported"),
+            *(
+                (getattr(self, name) not in get_args(kind), _one_of(name, get_args(kind)))
+                for name, kind in _CHOICES.items()
+            ),
+        ]
+        for wrong, message in problems:
+            if wrong:
+                raise ValueError(f"preprocessing: {message}")
+
+
+_CHOICES = {
+    "resize_mode": ResizeMode,
+    "interpolation": Interpolation,
+    "exif": Literal["apply"],
+    "alpha": Literal["white"],
+    "cmyk": Literal["adobe"],
+    "deep": Literal["scale"],
+    "frame": Literal["first"],
+}
+
+
+def _one_of(name: str, choices: tuple[str, ...]) -> str:
+    return f"{name} must be {' or '.join(map(repr, choices))}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a cache's values (one a cache).
+
+    Attributes:
+        weights: hex sha256 of the network's tensors (names, dtypes, shapes, bytes).
+        architecture: which code runs them, e.g. `timm/tf_efficientnet_lite0`.
+        preprocessing: see `Preprocessing`.
+        decoder: what turns a file into pixels.
+        precision: arithmetic of the forward pass.
+    """
+
+    weights: str
+    architecture: str
+    preprocessing: Preprocessing
+    decoder: str = "pillow"
+    precision: Precision = "fp32"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON's own types."""
+        return {
+            "format": FORMAT,
+            "weights": self.weights,
+            "architecture": self.architecture,
+            "preprocessing": self.preprocessing.to_dict(),
+            "decoder": self.decoder,
+            "precision": self.precision,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` gave; ValueError if a field is missing, unknown or wrong."""
+        rest = dict(data)
+        if rest.pop("format", None) != FORMAT:
+            raise ValueError(
+                f"recipe of format {data.get('format')!r}; this version reads {FORMAT}"
+            )
+        expected = {f.name for f in fields(cls)}
+        if set(rest) != expected:
+            raise ValueError(f"recipe: expected {sorted(expected)}, found {sorted(rest)}")
+        rest["preprocessing"] = Preprocessing.from_dict(rest["preprocessing"])
+        return cls(**rest)
+
+    @property
+    def key(self) -> str:
+        """Hex sha256 that names this recipe."""
+        return sha256_json(self.to_dict())
+
+
+@dataclass(frozen=True)
+class View(_Record):
+    """Which augmented copy of a picture: number 0 of policy "none" is the picture itself."""
+
+    policy: str = "none"
+    seed: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Which numbers are kept (many a cache).
+
+    Attributes:
+        recipe: key of the recipe.
+        cut: name of the cut; `PENULTIMATE` is the input of the last linear layer.
+        pooling: how an activation map becomes a vector ("none" keeps it as it is).
+        dtype: stored dtype.
+        view: the augmented copy.
+        parent: key of the stream this one was derived from, or None when it came from pixels.
+    """
+
+    recipe: str
+    cut: str = PENULTIMATE
+    pooling: Pooling = "none"
+    dtype: StoredDtype = "float32"
+    view: View = View()
+    parent: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON's own types."""
+        return {
+            "format": FORMAT,
+            "recipe": self.recipe,
+            "cut": self.cut,
+            "pooling": self.pooling,
+            "dtype": self.dtype,
+            "view": self.view.to_dict(),
+            "parent": self.parent,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` gave; ValueError if a field is missing, unknown or wrong."""
+        rest = dict(data)
+        if rest.pop("format", None) != FORMAT:
+            raise ValueError(
+                f"stream of format {data.get('format')!r}; this version reads {FORMAT}"
+            )
+        expected = {f.name for f in fields(cls)}
+        if set(rest) != expected:
+            raise ValueError(f"stream: expected {sorted(expected)}, found {sorted(rest)}")
+        rest["view"] = View.from_dict(rest["view"])
+        return cls(**rest)
+
+    @property
+    def key(self) -> str:
+        """Hex sha256 that names this stream."""
+        return sha256_json(self.to_dict())
+
+
+def differing_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """One line for each field in which two dictionaries differ, nested fields by dotted name.
+
+    >>> differing_fields({"a": {"b": 1}}, {"a": {"b": 2}})
+    ['a.b: 1 here, 2 there']
+    """
+    return [f"{name}: {_short(a)} here, {_short(b)} there" for name, a, b in _walk(ours, theirs)]
+
+
+def _walk(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted(set(ours) | set(theirs)):
+        a, b = ours.get(key), theirs.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from _walk(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield f"{prefix}{key}", a, b
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:12] + "…"
