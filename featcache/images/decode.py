@@ -1,0 +1,153 @@
+"""How content becomes pixels as a person sees them: RGB, 8 bit, upright, on white.
+
+Pillow's plugins are called as `Image.open` calls them, but without it: it warns about every picture
+above 89 megapixels, and warning filters can't be changed for one thread alone.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+
+import numpy as np
+from PIL import (  # noqa: F401 (importing a plugin registers its format)
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from featcache.errors import PictureError
+from featcache.images.colours import TIFF_HEIGHT, TIFF_WIDTH, raw_mode, to_rgb
+
+MAX_PIXELS = 178_956_970
+"""Pictures with more are refused as decompression bombs (Pillow's own limit)."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB")
+"""The formats that are read; no other parser is reachable. DIB has the weakest mark, so is last."""
+
+_MARK = 16  # bytes at the start of a file, by which Pillow's plugins know their format
+_ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4 A
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_filters_lock = threading.Lock()
+
+
+def decode(content: bytes | np.ndarray) -> Image.Image:
+    """Pixels of a picture as a person sees it. Safe to call from several threads.
+
+    Args:
+        content: bytes of a JPEG, PNG, WebP, GIF, TIFF or BMP file, or an array (H, W) or (H, W, 3)
+            uint8.
+
+    Returns:
+        Mode "RGB": orientation applied, alpha laid on white, the first frame of an animation.
+
+    Raises:
+        PictureError: it can't be decoded; the text is the reason.
+    """
+    if isinstance(content, np.ndarray):
+        return _from_array(content)
+    try:
+        return _decode(content)
+    except PictureError:
+        raise
+    except Exception as error:  # a broken file can raise anything in a parser
+        raise PictureError(_reason(error, content)) from error
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    grey_or_rgb = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype != np.uint8 or not grey_or_rgb or not array.size:
+        raise PictureError(
+            f"not a picture: array {array.shape} {array.dtype}; (H, W) or (H, W, 3) uint8 is read"
+        )
+    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+
+
+def _decode(content: bytes) -> Image.Image:
+    try:
+        return _pixels(content)
+    except Warning:  # only where the process makes errors of warnings, which must decide no value
+        with _filters_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _pixels(content)
+
+
+def _pixels(content: bytes) -> Image.Image:
+    image = _open(content)
+    raw = raw_mode(image)
+    image.load()
+    orientation = _orientation(image)  # after load: Pillow turns TIFFs itself, and drops the tag
+    image = to_rgb(image, raw)
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _open(content: bytes) -> Image.Image:
+    """Parse the header; nothing is decoded yet."""
+    mark = content[:_MARK]
+    if len(mark) < _MARK:
+        raise PictureError("truncated: a few bytes only" if mark else "truncated: an empty file")
+    for name in FORMATS:
+        parse, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(mark) is True:
+            image = parse(io.BytesIO(content), "")
+            _check_size(image)
+            return image
+    raise PictureError(f"not a picture: none of {', '.join(FORMATS[:-1])}")
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"too large: {width} x {height} pixels, the limit is {MAX_PIXELS:,}")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # Pillow allocates as this does, but would check the size again, and warn.
+        stored = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
+        image.im = Image.new(image.mode, stored, None).im
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Warning:
+        raise
+    except Exception:  # noqa: BLE001 (broken EXIF can raise anything; the pixels are still good)
+        return 1
+
+
+def _reason(error: Exception, content: bytes) -> str:
+    text = str(error) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError | MemoryError):
+        return f"too large: {text}"
+    ran_out = EOFError | IndexError | struct.error  # Pillow hides them behind a SyntaxError
+    if (
+        isinstance(error, ran_out)
+        or isinstance(error.__cause__, ran_out)
+        or "truncated" in text.lower()
+        or _is_shorter_than_it_says(content)
+    ):
+        return "truncated: the file ends before the picture does"
+    return f"damaged: {text}"
+
+
+def _is_shorter_than_it_says(content: bytes) -> bool:
+    """Whether the size in a WebP's header, or where a TIFF's directory starts, is past the end."""
+    if content.startswith(b"RIFF"):
+        return int.from_bytes(content[4:8], "little") + 8 > len(content)
+    if content.startswith((b"II*\0", b"MM\0*")):
+        order = "little" if content.startswith(b"II") else "big"
+        return int.from_bytes(content[4:8], order) >= len(content)
+    return False

@@ -1,0 +1,52 @@
+"""What a person names on the command line, as pictures: files, folders and patterns."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+
+from featcache.errors import SourceError
+from featcache.images.files import PICTURE_SUFFIXES
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """Paths of pictures, in the order named; folders and patterns give theirs sorted.
+
+    A file named as such is taken as it is, even if it is missing or no picture: whoever reads it
+    reports that beside it.
+
+    Raises:
+        SourceError: a folder without pictures, or a pattern that matches nothing.
+    """
+    return [path for name in names for path in _paths(name)]
+
+
+def _paths(name: str) -> Iterator[str]:
+    if os.path.isdir(name):  # noqa: PTH112 - names stay as typed
+        found = sorted(_below(name))
+        if not found:
+            raise SourceError(
+                f"{name}: no pictures in this folder; they end in {' '.join(PICTURE_SUFFIXES)}"
+            )
+        yield from found
+    elif glob.has_magic(name) and not os.path.lexists(name):
+        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - names stay as typed
+        if not found:
+            raise SourceError(
+                f"{name}: no file matches; check the pattern, and quote it for your shell"
+            )
+        for path in found:
+            yield from _paths(path)
+    else:
+        yield name
+
+
+def _below(folder: str) -> Iterator[str]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        yield from (
+            os.path.join(place, file)  # noqa: PTH118 - names stay as typed
+            for file in files
+            if file.lower().endswith(PICTURE_SUFFIXES) and not file.startswith(".")
+        )

@@ -1,0 +1,77 @@
+"""Pictures that are files: which ones count, their stat keys, their bytes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from featcache.errors import PictureError, SourceMissingError
+from featcache.images.listing import StatKey
+from featcache.images.naming import shown
+
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"),
+    *(".bmp", ".dib", ".tif", ".tiff", ".gif"),
+)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Absolute path without `..`; links are left as they are, since their names are the user's."""
+    return os.path.normpath(Path(path).expanduser().absolute())
+
+
+def stat_key(status: os.stat_result) -> StatKey:
+    """The part of a stat that tells whether a file has changed."""
+    return StatKey(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def os_reason(error: OSError | ValueError) -> str:
+    """Why a file can't be used, as the reason of a skip."""
+    if isinstance(error, FileNotFoundError):
+        return "missing: there is no such file"
+    return f"unreadable: {getattr(error, 'strerror', None) or error}"
+
+
+def regular_stat(path: Path) -> os.stat_result:
+    """Stat of a regular file, which opens nothing.
+
+    Raises:
+        PictureError: there is none, or it is a folder, FIFO, socket or device.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise PictureError(os_reason(error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise PictureError("not a regular file")
+    return status
+
+
+def read_file(root: str, path: str) -> bytes:
+    """Bytes of a picture; `path` is relative to `root` or absolute.
+
+    Raises:
+        SourceMissingError: the root is gone.
+        PictureError: this file can't be read; the text is the reason.
+    """
+    place = Path(root, path)
+    try:
+        regular_stat(place)
+        return place.read_bytes()
+    except PictureError as error:
+        if not Path(root).is_dir():
+            raise root_missing(root) from error
+        raise
+    except OSError as error:
+        raise PictureError(os_reason(error)) from error
+    except MemoryError as error:
+        raise PictureError("too large: it does not fit in memory") from error
+
+
+def root_missing(root: str) -> SourceMissingError:
+    """The error to raise where a source's folder or file is gone."""
+    return SourceMissingError(
+        f"{shown(root)}: the pictures are no longer there; put them back or mount the disk, "
+        "or extract from their new place with --replace-source"
+    )

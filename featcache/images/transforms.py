@@ -1,0 +1,66 @@
+"""What is done to pixels before the network: the evaluation transforms published with models.
+
+Pixel for pixel timm's `create_transform` and torchvision's `ImageClassification` preset before
+normalisation, which happens in the engine. Pillow's filters are antialiased by nature.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F  # noqa: N812 (its name everywhere)
+
+from featcache.errors import PictureError
+from featcache.images.decode import MAX_PIXELS
+from featcache.recipe import Preprocessing
+
+
+def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """Resize and crop a picture as a recipe says.
+
+    Args:
+        image: mode "RGB", from `decode`.
+        preprocessing: which sides, which filter, which crop.
+
+    Returns:
+        (H, W, 3) uint8, where (H, W) is `preprocessing.size`.
+
+    Raises:
+        PictureError: so narrow that the resized picture would have no or too many pixels.
+    """
+    height, width = _resized(image, preprocessing)
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+        raise PictureError(
+            f"too narrow: {image.width} x {image.height} pixels would be resized to "
+            f"{width} x {height}"
+        )
+    filter_ = InterpolationMode(preprocessing.interpolation)
+    image = F.resize(image, [height, width], filter_)  # type: ignore[arg-type]  # takes PIL images
+    if preprocessing.resize_mode == "longer":
+        image = _pad(image, preprocessing)
+    return np.array(F.center_crop(image, list(preprocessing.size)))  # type: ignore[arg-type]
+
+
+def _resized(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
+    """(height, width) after the resize and before the crop."""
+    if preprocessing.resize_mode == "exact":
+        height, width = preprocessing.resize
+        return height, width
+    (side,) = preprocessing.resize
+    short, long = sorted(image.size)
+    if preprocessing.resize_mode == "shorter":  # torchvision's Resize(side) rounds down
+        longer = int(side * long / short)
+        return (side, longer) if image.width > image.height else (longer, side)
+    ratio = max(image.height / side, image.width / side)  # timm's ResizeKeepRatio rounds
+    return round(image.height / ratio), round(image.width / ratio)
+
+
+def _pad(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """At least as large as the crop, in the middle of the mean colour (timm's CenterCropOrPad)."""
+    missing_height = max(preprocessing.size[0] - image.height, 0)
+    missing_width = max(preprocessing.size[1] - image.width, 0)
+    left, top = missing_width // 2, missing_height // 2
+    sides = [left, top, missing_width - left, missing_height - top]
+    fill = tuple(round(255 * value) for value in preprocessing.mean)
+    return F.pad(image, sides, fill=fill)  # type: ignore[arg-type, return-value]
