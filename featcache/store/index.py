@@ -1,0 +1,120 @@
+"""The index: one row a sample, and what could not become one.
+
+Labels live here and never in a shard: relabelling rewrites a small file and recomputes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.store import hdf5
+from featcache.store.files import write_durably
+from featcache.store.strings import Strings
+
+SPLITS = ("train", "val", "test")
+NO_SPLIT = -1
+NO_GROUP = -1
+HASH_BYTES = 32
+STAT_FIELDS = ("size", "mtime_ns", "ctime_ns", "inode")
+NO_STAT = (-1, -1, -1, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """One row a sample, in the order of its source.
+
+    Attributes:
+        paths: n names within the source.
+        hashes: (n, 32) uint8, sha256 of each sample's content.
+        label_names: the classes, sorted by name.
+        label_offsets, label_codes: CSR; the labels of row i are
+            `label_codes[label_offsets[i]:label_offsets[i + 1]]`: none, one or several.
+        splits: (n,) int8, position in `SPLITS` or `NO_SPLIT`.
+        group_names, groups: (n,) int64, position in `group_names` or `NO_GROUP`.
+        stats: (n, 4) int64, `STAT_FIELDS` of the file, `NO_STAT` for what is no file.
+        skip_paths, skip_reasons: samples that the source names but that have no content.
+    """
+
+    paths: Strings
+    hashes: npt.NDArray[np.uint8]
+    label_names: Strings
+    label_offsets: npt.NDArray[np.int64]
+    label_codes: npt.NDArray[np.int32]
+    splits: npt.NDArray[np.int8]
+    group_names: Strings
+    groups: npt.NDArray[np.int64]
+    stats: npt.NDArray[np.int64]
+    skip_paths: Strings = field(default_factory=lambda: Strings.of(()))
+    skip_reasons: Strings = field(default_factory=lambda: Strings.of(()))
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @cached_property
+    def unique_hashes(self) -> npt.NDArray[np.void]:
+        """Sorted distinct content hashes as opaque 32-byte values."""
+        return np.unique(opaque(self.hashes))
+
+    def labels_of(self, row: int) -> tuple[str, ...]:
+        """The labels of one row, by name."""
+        codes = self.label_codes[self.label_offsets[row] : self.label_offsets[row + 1]]
+        return tuple(self.label_names[int(code)] for code in codes)
+
+    @property
+    def label_counts(self) -> npt.NDArray[np.int64]:
+        """(n,) how many labels each row has."""
+        return np.diff(self.label_offsets)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything as arrays of fixed-size types, by name."""
+        plain = {
+            "hashes": self.hashes,
+            "label_offsets": self.label_offsets,
+            "label_codes": self.label_codes,
+            "splits": self.splits,
+            "groups": self.groups,
+            "stats": self.stats,
+        }
+        for name in _TEXTS:
+            texts: Strings = getattr(self, name)
+            plain |= {f"{name}_blob": texts.blob, f"{name}_offsets": texts.offsets}
+        return plain
+
+
+_TEXTS = ("paths", "label_names", "group_names", "skip_paths", "skip_reasons")
+
+
+def opaque(hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
+    """(n, 32) uint8 as (n,) values that compare, sort and look up as wholes, bytewise."""
+    return np.ascontiguousarray(hashes).view(f"V{HASH_BYTES}").reshape(-1)
+
+
+def write_index(folder: Path, index: Index) -> tuple[str, str]:
+    """Write an index under the name of its own hash; returns (file name, hex sha256)."""
+    content = hdf5.encode(index.arrays(), {"kind": "featcache index", "splits": ",".join(SPLITS)})
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = folder / f"index-{sha256[:16]}.h5"
+    if not path.exists() or path.stat().st_size != len(content):
+        write_durably(path, content)
+    return path.name, sha256
+
+
+def read_index(path: Path) -> Index:
+    """Read an index; its bytes are the caller's to check."""
+    arrays = hdf5.map_arrays(path)
+    plain: dict[str, Any] = {
+        name: np.asarray(arrays[name])
+        for name in ("hashes", "label_offsets", "label_codes", "splits", "groups", "stats")
+    }
+    texts: dict[str, Any] = {
+        name: Strings(np.asarray(arrays[f"{name}_blob"]), np.asarray(arrays[f"{name}_offsets"]))
+        for name in _TEXTS
+    }
+    return Index(**plain, **texts)

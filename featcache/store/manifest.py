@@ -1,0 +1,222 @@
+"""The manifest: what is in force. Replacing it is the cache's only commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from featcache.errors import CacheDamagedError, CacheMissingError
+from featcache.recipe import Recipe, Stream, sha256_json
+from featcache.store.files import write_durably
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+class _Entry:
+    """Strict conversion from a dictionary of exactly the fields."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        if set(data) != known:
+            raise ValueError(f"{cls.__name__} needs {sorted(known)}, found {sorted(data)}")
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class IndexEntry(_Entry):
+    """The index in force."""
+
+    file: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class ShardEntry(_Entry):
+    """A committed shard: its number within the stream, its counts, its file's hex sha256."""
+
+    number: int
+    rows: int
+    skipped: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Plan(_Entry):
+    """Which rows go into which shard, and what computes them; committed before the first batch.
+
+    Attributes:
+        first: number of its first shard.
+        shard_rows: slots a shard, a multiple of the batch size.
+        pending: how many distinct contents it covers, and `pending_sha256` which.
+        batch_size, engine, device, threads: what the bytes may depend on.
+        versions: of the libraries that compute, by name.
+        finished: whether all its shards are committed.
+    """
+
+    first: int
+    shard_rows: int
+    pending: int
+    pending_sha256: str
+    batch_size: int
+    engine: str
+    device: str
+    threads: int
+    versions: dict[str, str]
+    finished: bool = False
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the plan makes."""
+        return -(-self.pending // self.shard_rows)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What computes, without how the work is cut into shards."""
+        return {
+            "engine": self.engine,
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "threads": self.threads,
+            "versions": self.versions,
+        }
+
+
+@dataclass(frozen=True)
+class StreamEntry:
+    """A stream, the shape of one row, its shards in order, and every plan that made them."""
+
+    stream: Stream
+    shape: tuple[int, ...]
+    shards: tuple[ShardEntry, ...] = ()
+    plans: tuple[Plan, ...] = ()
+
+    @property
+    def open_plan(self) -> Plan | None:
+        """The plan that is not finished, if there is one."""
+        return self.plans[-1] if self.plans and not self.plans[-1].finished else None
+
+    @property
+    def next_number(self) -> int:
+        """The first shard number never used by a committed shard or by a plan."""
+        used = [s.number + 1 for s in self.shards] + [p.first + p.shard_count for p in self.plans]
+        return max(used, default=0)
+
+    def settled(self) -> StreamEntry:
+        """The same with no plan open: what is missing will be planned anew."""
+        if self.open_plan is None:
+            return self
+        return replace(self, plans=(*self.plans[:-1], replace(self.plans[-1], finished=True)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON's own types."""
+        return {
+            "stream": self.stream.to_dict(),
+            "shape": list(self.shape),
+            "shards": [asdict(s) for s in self.shards],
+            "plans": [asdict(p) for p in self.plans],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` gave."""
+        return cls(
+            Stream.from_dict(data["stream"]),
+            tuple(data["shape"]),
+            tuple(ShardEntry.from_dict(s) for s in data["shards"]),
+            tuple(Plan.from_dict(p) for p in data["plans"]),
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that is in force in a cache.
+
+    Attributes:
+        recipe: what decides the values.
+        backbone: name and weights locator, to load the network again; not part of the recipe.
+        source: kind and location of the pictures.
+        index: the index in force, None before the first commit.
+        streams: by key.
+    """
+
+    recipe: Recipe
+    backbone: dict[str, Any]
+    source: dict[str, str]
+    index: IndexEntry | None = None
+    streams: dict[str, StreamEntry] = field(default_factory=dict[str, StreamEntry])
+
+    def with_stream(self, entry: StreamEntry) -> Manifest:
+        """The same manifest with one stream added or replaced."""
+        return replace(self, streams={**self.streams, entry.stream.key: entry})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON's own types."""
+        return {
+            "format": FORMAT,
+            "recipe": self.recipe.to_dict(),
+            "backbone": self.backbone,
+            "source": self.source,
+            "index": asdict(self.index) if self.index else None,
+            "streams": {key: entry.to_dict() for key, entry in self.streams.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` gave."""
+        return cls(
+            Recipe.from_dict(data["recipe"]),
+            dict(data["backbone"]),
+            dict(data["source"]),
+            IndexEntry.from_dict(data["index"]) if data["index"] else None,
+            {key: StreamEntry.from_dict(entry) for key, entry in data["streams"].items()},
+        )
+
+
+def commit(folder: Path, manifest: Manifest) -> None:
+    """Replace the manifest atomically and durably, with its own digest inside."""
+    body = manifest.to_dict()
+    text = json.dumps({**body, "digest": sha256_json(body)}, indent=1, sort_keys=True)
+    write_durably(folder / MANIFEST, text.encode("ascii") + b"\n")
+
+
+def load(folder: Path) -> Manifest:
+    """Read and check the manifest of a cache.
+
+    Raises:
+        CacheMissingError: there is none.
+        CacheDamagedError: it is not what was written, or of another version.
+    """
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CacheMissingError(
+            f"{folder}: no cache there (no {MANIFEST}); make one with "
+            f"`featcache extract DATA --out {folder}`"
+        ) from error
+    try:
+        body = json.loads(content)
+        digest = body.pop("digest")
+        if body.get("format") != FORMAT:
+            raise CacheDamagedError(
+                f"{path}: format {body.get('format')!r}, this version of featcache reads {FORMAT}; "
+                "use the version that wrote it, or extract into another --out"
+            )
+        if digest != sha256_json(body):
+            raise CacheDamagedError(
+                f"{path}: its digest does not match, so it was changed after it was written; "
+                "restore it, or remove the cache and extract again"
+            )
+        return Manifest.from_dict(body)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, CacheDamagedError):
+            raise
+        raise CacheDamagedError(
+            f"{path}: not a manifest ({error}); restore it, or remove the cache and extract again"
+        ) from error

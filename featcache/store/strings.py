@@ -1,0 +1,59 @@
+"""Texts as one blob with offsets: fixed-size types only, file names kept byte for byte."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Strings(Sequence[str]):
+    """An immutable list of texts, decoded one by one when asked for.
+
+    Args:
+        blob: (bytes,) uint8, the texts' bytes one after the other (`os.fsencode`, which is UTF-8
+            and keeps the bytes of names that are not).
+        offsets: (n + 1,) int64; text i is `blob[offsets[i]:offsets[i + 1]]`.
+    """
+
+    def __init__(self, blob: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
+        self.blob = blob
+        self.offsets = offsets
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Strings:
+        """Encode texts."""
+        encoded = [os.fsencode(text) for text in texts]
+        lengths = np.fromiter((len(e) for e in encoded), np.int64, len(encoded))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        return os.fsdecode(self.blob[self.offsets[i] : self.offsets[i + 1]].tobytes())
+
+    def __iter__(self) -> Iterator[str]:
+        whole, bounds = self.blob.tobytes(), self.offsets.tolist()
+        return (os.fsdecode(whole[a:b]) for a, b in pairwise(bounds))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Strings)
+            and np.array_equal(self.offsets, other.offsets)
+            and np.array_equal(self.blob, other.blob)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
