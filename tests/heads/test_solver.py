@@ -1,0 +1,268 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.preprocessing import StandardScaler
+
+from featcache.errors import ProbeError
+from featcache.heads.grid import default_grid
+from featcache.heads.objective import objective
+from featcache.heads.solver import FitStatus, PathProblem, solve_path
+
+
+def folds_of(n, count=3, seed=0):
+    held_out = np.random.default_rng(seed).permutation(n) % count
+    return held_out != np.arange(count)[:, None]
+
+
+@pytest.fixture
+def problem(blobs):
+    X, y = blobs
+    return PathProblem(X, y, 4, folds_of(len(y)), default_grid(X))
+
+
+def two_classes(problem, **changes):
+    rows = problem.targets < 2
+    return replace(
+        problem,
+        features=problem.features[rows],
+        targets=problem.targets[rows],
+        n_classes=2,
+        train=problem.train[:, rows],
+        **changes,
+    )
+
+
+def several_labels(problem):
+    y = problem.targets
+    labels = np.stack([y == 0, y < 2, y % 2 == 0], axis=1)
+    return replace(problem, targets=labels, n_classes=3, loss="logistic")
+
+
+def test_every_fold_and_value_is_fitted_once_and_certified(problem):
+    fits = list(solve_path(problem))
+    expected = {(f, C) for f in range(3) for C in problem.grid.tolist()}
+    assert len(fits) == len(expected)
+    assert {(f.fold, f.C) for f in fits} == expected
+    for fit in fits:
+        assert fit.status is FitStatus.CONVERGED
+        assert 0 <= fit.gap <= problem.tolerance
+        assert fit.iterations > 0
+        assert fit.seconds > 0
+        assert fit.absent == ()
+        assert fit.head.coef.shape == (4, 20)
+        assert fit.head.coef.dtype == fit.head.bias.dtype == np.float32
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_fits_are_what_scikit_learn_converges_to(problem, loss, standardize):
+    problem = replace(problem, loss=loss, standardize=standardize, tolerance=1e-9)
+    for fit in solve_path(replace(problem, grid=problem.grid[1:5:2], train=problem.train[:1])):
+        train = problem.train[0]
+        scaler = StandardScaler(with_std=standardize).fit(problem.features[train].astype(float))
+        X = scaler.transform(problem.features.astype(float))
+        model = LogisticRegression(C=fit.C, tol=1e-8, max_iter=10_000)
+        if loss == "logistic":
+            model = OneVsRestClassifier(model)
+        model.fit(X[train], problem.targets[train])
+        expected = model.predict_proba(X[~train])
+        found = fit.head.probabilities(problem.features[~train])
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+        assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+def test_two_classes_are_scikit_learns_single_vector(problem, loss):
+    problem = two_classes(problem, loss=loss, tolerance=1e-9)
+    for fit in solve_path(replace(problem, grid=problem.grid[1:4:2], train=problem.train[:1])):
+        train = problem.train[0]
+        X = problem.features - problem.features[train].mean(axis=0)
+        model = LogisticRegression(C=fit.C, tol=1e-8, max_iter=10_000)
+        model.fit(X[train].astype(float), problem.targets[train])
+        np.testing.assert_allclose(
+            fit.head.probabilities(problem.features), model.predict_proba(X), atol=1e-3
+        )
+        np.testing.assert_array_equal(fit.head.coef[0], -fit.head.coef[1])
+        half = 2 if loss == "softmax" else 1
+        np.testing.assert_allclose(half * fit.head.coef[1:], model.coef_, atol=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+def test_objective_is_that_of_the_returned_head(problem, loss):
+    for fit in solve_path(replace(problem, loss=loss)):
+        rows = problem.train[fit.fold]
+        value = objective(
+            loss,
+            problem.features[rows].astype(float),
+            np.eye(4)[problem.targets[rows]],
+            fit.head.coef.astype(float),
+            fit.head.bias.astype(float),
+            fit.C,
+        )
+        assert fit.objective == pytest.approx(value, rel=1e-3)
+
+
+def test_gap_is_above_the_true_one(problem, referee):
+    problem = replace(problem, tolerance=0.05, train=problem.train[:1])
+    rows = problem.train[0]
+    X = problem.features[rows].astype(float)
+    X -= X.mean(axis=0)
+    Y = np.eye(4)[problem.targets[rows]]
+    for fit in solve_path(problem):
+        optimum = objective("softmax", X, Y, *referee("softmax", X, Y, fit.C), fit.C)
+        assert fit.gap >= (fit.objective - optimum) / fit.objective
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_held_out_rows_have_no_influence_on_any_bit(problem, loss, standardize):
+    problem = replace(problem, loss=loss, standardize=standardize, train=problem.train[:1])
+    rng = np.random.default_rng(9)
+    held_out = ~problem.train[0]
+    X, y = problem.features.copy(), problem.targets.copy()
+    X[held_out] = 1e3 * rng.normal(size=(held_out.sum(), X.shape[1]))
+    X[np.flatnonzero(held_out)[0]] = np.nan
+    y[held_out] = rng.integers(4, size=held_out.sum())
+    changed = replace(problem, features=X, targets=y)
+    for ours, theirs in zip(solve_path(problem), solve_path(changed), strict=True):
+        np.testing.assert_array_equal(ours.head.coef, theirs.head.coef)
+        np.testing.assert_array_equal(ours.head.bias, theirs.head.bias)
+        assert (ours.objective, ours.gap) == (theirs.objective, theirs.gap)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+def test_more_features_than_rows(problem, loss):
+    """The reduction to the span of the rows is exact: noise columns of zeros change nothing."""
+    rng = np.random.default_rng(2)
+    turn, _ = np.linalg.qr(rng.normal(size=(400, 20)))
+    wide = (problem.features.astype(float) @ turn.T).astype(np.float32)
+    narrow = replace(problem, loss=loss, tolerance=1e-8, grid=problem.grid[:4])
+    for a, b in zip(solve_path(narrow), solve_path(replace(narrow, features=wide)), strict=True):
+        assert b.head.coef.shape == (4, 400)
+        assert b.objective == pytest.approx(a.objective, rel=1e-5)
+        np.testing.assert_allclose(
+            b.head.probabilities(wide), a.head.probabilities(problem.features), atol=1e-3
+        )
+
+
+def test_an_absent_class_leaves_its_fold(problem):
+    train = problem.train.copy()
+    train[1] &= problem.targets != 2
+    for loss in ("softmax", "logistic"):
+        for fit in solve_path(replace(problem, train=train, loss=loss)):
+            p = fit.head.probabilities(problem.features)
+            assert np.isfinite(p).all()
+            np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
+            assert fit.absent == ((2,) if fit.fold == 1 else ())
+            assert (p[:, 2] == 0).all() == (fit.fold == 1)
+            assert fit.status is FitStatus.CONVERGED
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+def test_two_present_of_four_classes_are_the_two_class_fit(problem, loss):
+    rows = np.isin(problem.targets, [1, 3])
+    part = replace(problem, train=problem.train & rows, loss=loss)
+    pair = replace(
+        part,
+        features=problem.features[rows],
+        targets=problem.targets[rows] // 2,
+        n_classes=2,
+        train=part.train[:, rows],
+    )
+    for a, b in zip(solve_path(part), solve_path(pair), strict=True):
+        assert a.absent == (0, 2)
+        np.testing.assert_array_equal(a.head.coef[[1, 3]], b.head.coef)
+        np.testing.assert_array_equal(
+            a.head.probabilities(problem.features)[:, [1, 3]],
+            b.head.probabilities(problem.features),
+        )
+
+
+def test_several_labels_are_one_column_each(problem):
+    problem = replace(several_labels(problem), tolerance=1e-9, grid=problem.grid[1:4:2])
+    train = problem.train[0]
+    X = (problem.features - problem.features[train].mean(axis=0)).astype(float)
+    for fit in solve_path(replace(problem, train=problem.train[:1])):
+        p = fit.head.probabilities(problem.features)
+        assert fit.head.multi_label
+        for k in range(3):
+            model = LogisticRegression(C=fit.C, tol=1e-8, max_iter=10_000)
+            model.fit(X[train], problem.targets[train, k])
+            np.testing.assert_allclose(p[:, k], model.predict_proba(X)[:, 1], atol=1e-3)
+
+
+def test_labels_on_no_row_and_on_every_row(problem):
+    labels = several_labels(problem).targets.copy()
+    labels[:, 1], labels[:, 2] = False, True
+    fit = next(iter(solve_path(replace(several_labels(problem), targets=labels))))
+    p = fit.head.probabilities(problem.features)
+    assert fit.absent == (1,)
+    assert (p[:, 1] == 0).all()
+    assert (p[:, 2] == 1).all()
+    assert 0 < p[:, 0].min() < p[:, 0].max() < 1
+
+
+def test_constant_and_duplicate_columns_and_a_wild_scale(problem):
+    X = np.hstack([problem.features, problem.features, np.full((120, 1), 3.3, np.float32)])
+    X[:, 0] *= 1e4
+    changed = replace(problem, features=X, standardize=True, grid=problem.grid[:4])
+    for fit in solve_path(changed):
+        assert fit.status is FitStatus.CONVERGED
+        assert (np.abs(fit.head.coef[:, -1]) < 1e-6).all()
+
+
+def test_a_missed_tolerance_is_said(problem):
+    fits = list(solve_path(replace(problem, tolerance=1e-17, grid=problem.grid[:1])))
+    assert all(f.status is FitStatus.TOLERANCE_MISSED and f.gap > 1e-17 for f in fits)
+    assert "smaller C" in FitStatus.TOLERANCE_MISSED.value
+
+
+def test_the_order_of_the_rows_and_of_the_grid_decides_nothing(problem):
+    order = np.random.default_rng(3).permutation(120)
+    mixed = replace(
+        problem,
+        features=problem.features[order],
+        targets=problem.targets[order],
+        train=problem.train[:, order],
+        grid=problem.grid[::-1],
+    )
+    ours = {(f.fold, f.C): f for f in solve_path(problem)}
+    for fit in solve_path(mixed):
+        assert fit.objective == pytest.approx(ours[fit.fold, fit.C].objective, rel=2e-3)
+
+
+def test_a_single_class_is_named_before_the_first_fit(problem):
+    train = problem.train.copy()
+    train[1] = problem.targets == 3
+    with pytest.raises(ProbeError, match="fold 1: the training rows hold class 3 alone"):
+        solve_path(replace(problem, train=train))
+    train[1] = False
+    with pytest.raises(ProbeError, match="fold 1: the training rows hold no row"):
+        solve_path(replace(problem, train=train))
+    labels = replace(several_labels(problem), targets=np.ones((120, 3), bool))
+    with pytest.raises(ProbeError, match="fold 0: each of the 3 labels"):
+        solve_path(labels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"targets": np.zeros(7, int)}, "targets of shape"),
+        ({"targets": np.zeros(120)}, "targets of dtype float64"),
+        ({"n_classes": 3}, "codes outside 0..2"),
+        ({"targets": np.zeros((120, 4), bool)}, "use 'logistic'"),
+        ({"train": np.ones((2, 5), bool)}, "train of shape"),
+        ({"train": np.ones((0, 120), bool)}, "train of shape"),
+        ({"grid": np.array([1.0, -1.0])}, "positive values of C"),
+        ({"grid": np.array([])}, "positive values of C"),
+        ({"tolerance": 0.0}, "tolerance 0.0"),
+        ({"features": np.full((120, 20), np.inf, np.float32)}, "not finite"),
+        ({"features": np.zeros(120, np.float32)}, "features of shape"),
+    ],
+)
+def test_arrays_that_disagree_are_refused_at_once(problem, changes, says):
+    with pytest.raises(ProbeError, match=says):
+        solve_path(replace(problem, **changes))
