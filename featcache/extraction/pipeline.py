@@ -1,0 +1,93 @@
+"""Pixels in order, decoded by threads beside whoever consumes them.
+
+Decoding releases the interpreter's lock, so threads suffice. The order of what comes out is the
+order of what goes in: neither the number of threads nor their luck can change a batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.errors import PictureError
+from featcache.images.decode import decode
+from featcache.images.sources import Source, content_hash
+from featcache.images.transforms import to_pixels
+from featcache.recipe import Preprocessing
+
+Pixels = npt.NDArray[np.uint8]
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A content that is to become a row, and a path that holds it."""
+
+    content: bytes
+    path: str
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Why a slot stays empty; `permanent` is a property of the content and is remembered."""
+
+    reason: str
+    permanent: bool = True
+
+
+def load(source: Source, preprocessing: Preprocessing, slot: Slot) -> Pixels | Unusable:
+    """(H, W, 3) uint8 pixels of one slot, or why there are none."""
+    try:
+        content = source.read(slot.path)
+    except PictureError as error:
+        return Unusable(str(error), permanent=False)
+    if content_hash(content) != slot.content:
+        return Unusable("it changed while it was read; run extract again", permanent=False)
+    try:
+        return to_pixels(decode(content), preprocessing)
+    except PictureError as error:
+        return Unusable(str(error))
+
+
+def in_order(
+    load_one: Callable[[Item], Loaded], items: Iterable[Item], *, threads: int, ahead: int
+) -> Generator[Loaded, None, None]:
+    """What `load_one` makes of each item, in the items' order.
+
+    Args:
+        load_one: called in threads.
+        items: what to load.
+        threads: how many threads.
+        ahead: how many items may be loaded before they are asked for; bounds the memory.
+    """
+    pool = ThreadPoolExecutor(threads, "featcache-decode")
+    queue: deque[Future[Loaded]] = deque()
+    try:
+        for item in items:
+            queue.append(pool.submit(load_one, item))
+            if len(queue) > ahead:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def stream_pixels(
+    source: Source,
+    preprocessing: Preprocessing,
+    slots: Iterable[Slot],
+    *,
+    threads: int,
+    ahead: int,
+) -> Generator[Pixels | Unusable, None, None]:
+    """Pixels of each slot in order; see `in_order`."""
+    return in_order(partial(load, source, preprocessing), slots, threads=threads, ahead=ahead)
