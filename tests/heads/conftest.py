@@ -1,7 +1,5 @@
 """Problems of known kinds, and a float64 Newton solver as the referee of optima."""
 
-# ruff: noqa: N803 - X, W, C as in the mathematics
-
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,5 +1,3 @@
-# ruff: noqa: N803 - X, W, C as in the mathematics
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,5 +1,3 @@
-# ruff: noqa: N803 - X, W, C as in the mathematics
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
