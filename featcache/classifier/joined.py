@@ -1,0 +1,185 @@
+"""The classifier: pictures in, probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.backbones.registry import Backbone, load_backbone, load_from_locator
+from featcache.classifier import files
+from featcache.classifier.files import ClassifierFile
+from featcache.engines import Engine, make_engine
+from featcache.errors import BackboneError, ClassifierError, PictureError
+from featcache.extraction.pipeline import Pixels, Unusable, in_order
+from featcache.images.decode import decode
+from featcache.images.files import read_file
+from featcache.images.transforms import to_pixels
+from featcache.recipe import Preprocessing, Recipe, differing_fields
+
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the network says of one picture: (K,) logits, or why there are none."""
+
+    path: str
+    logits: npt.NDArray[np.float32] | None
+    error: str | None = None
+
+
+class Classifier:
+    """A head joined to the backbone it was fitted on.
+
+    Args:
+        content: what a .fc file holds.
+        backbone: the network; must have the recipe's identity.
+
+    Raises:
+        ClassifierError: the network is another one; names the fields that differ.
+    """
+
+    def __init__(self, content: ClassifierFile, backbone: Backbone) -> None:
+        ours = backbone.recipe(content.recipe.precision)
+        if ours != content.recipe:
+            fields = "; ".join(differing_fields(ours.to_dict(), content.recipe.to_dict()))
+            raise ClassifierError(
+                f"{content.backbone['name']}: the network is not the one the head was fitted on "
+                f"({fields}); give its weights with --weights"
+            )
+        self.content = content
+        self._backbone = backbone
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """K names."""
+        return self.content.classes
+
+    @property
+    def recipe(self) -> Recipe:
+        """What decides the values."""
+        return self.content.recipe
+
+    def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """(n, K) logits to (n, K) probabilities, as the head's loss reads them."""
+        return self.content.head.probabilities_of(logits)
+
+    def answers(
+        self, paths: Sequence[str], *, engine: str = "auto", device: str = "auto"
+    ) -> Iterator[Answer]:
+        """Logits of pictures, one answer a path, in order.
+
+        Args:
+            paths: files; one that cannot be read gets its reason and stops nothing.
+            engine: "auto" or a name.
+            device: "auto" or a name.
+        """
+        pixels = in_order(
+            partial(_load_file, self.recipe.preprocessing),
+            paths,
+            threads=os.cpu_count() or 1,
+            ahead=2 * BATCH,
+        )
+        with closing(pixels), self.engine(engine, device) as running:
+            for start in range(0, len(paths), BATCH):
+                some = paths[start : start + BATCH]
+                yield from self._answer(running, some, list(islice(pixels, len(some))))
+
+    def engine(self, name: str = "auto", device: str = "auto") -> Engine:
+        """What runs the network; enter it before use."""
+        return make_engine(name, self._backbone.stem, self.recipe.preprocessing, device=device)
+
+    def logits(self, engine: Engine, pixels: Iterable[Pixels]) -> npt.NDArray[np.float32]:
+        """(n, K) logits of n <= `BATCH` pictures; batches are always full, as in extraction."""
+        batch = np.zeros((BATCH, *self.recipe.preprocessing.size, 3), np.uint8)
+        count = 0
+        for count, picture in enumerate(pixels, 1):
+            batch[count - 1] = picture
+        features = engine.run(batch)[:count]
+        return self.content.head.logits(features.reshape(count, -1))
+
+    def _answer(
+        self, engine: Engine, paths: Sequence[str], loaded: list[Pixels | Unusable]
+    ) -> Iterator[Answer]:
+        readable = [pixels for pixels in loaded if not isinstance(pixels, Unusable)]
+        logits = iter(self.logits(engine, readable) if readable else ())
+        for path, outcome in zip(paths, loaded, strict=True):
+            if isinstance(outcome, Unusable):
+                yield Answer(path, None, outcome.reason)
+            else:
+                yield Answer(path, next(logits))
+
+
+def _load_file(preprocessing: Preprocessing, path: str) -> Pixels | Unusable:
+    try:
+        return to_pixels(decode(read_file(".", path)), preprocessing)
+    except PictureError as error:
+        return Unusable(str(error))
+
+
+def load_classifier(
+    path: Path, *, backbone: str | None = None, weights: str | os.PathLike[str] | None = None
+) -> Classifier:
+    """Load a .fc file and the backbone it names; see `join`.
+
+    Raises:
+        ClassifierError: not a classifier, or the network is another one.
+        BackboneError, WeightsError: the backbone cannot be loaded.
+    """
+    content = files.read(path)
+    try:
+        return join(content, backbone=backbone, weights=weights)
+    except (BackboneError, ClassifierError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def join(
+    content: ClassifierFile,
+    *,
+    backbone: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> Classifier:
+    """Load the backbone that a classifier's file names, and join them.
+
+    A network of one's own runs code, so its factory is never taken from a file: it must be named.
+
+    Args:
+        content: what the file holds.
+        backbone: `package.module:factory` of a network of one's own.
+        weights: a file of weights, where the one that the classifier names is gone.
+
+    Raises:
+        ClassifierError: the network is another one, or runs code that nobody vouched for.
+        BackboneError, WeightsError: the backbone cannot be loaded.
+    """
+    name = trusted_name(content.backbone["name"], backbone)
+    preprocessing = content.recipe.preprocessing
+    given = content.backbone_tensors or weights
+    if given:
+        loaded = load_backbone(name, weights=given, preprocessing=preprocessing)
+    else:
+        locator = content.backbone["locator"]
+        loaded = load_from_locator(name, locator, preprocessing=preprocessing)
+    return Classifier(content, loaded)
+
+
+def trusted_name(recorded: str, confirmed: str | None) -> str:
+    """The backbone's name, if it is one of a library or the user has named it too.
+
+    Raises:
+        ClassifierError: a factory that the user has not named.
+    """
+    if ":" in recorded and confirmed is None:
+        raise ClassifierError(
+            f"the backbone is a network of one's own ({recorded}), which runs code; "
+            f"if you trust that code, say --backbone {recorded}"
+        )
+    return confirmed or recorded
