@@ -1,0 +1,108 @@
+"""Feature-cache linear probing: run a frozen backbone once, then train heads in seconds.
+
+    import featcache as fc
+    cache = fc.extract("pets/", backbone="resnet50")
+    result = fc.probe(cache, save="pets.fc")
+    print(result.estimate)
+    fc.predict("pets.fc", ["photo.jpg"])
+
+Names are loaded when first used, so importing the package is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featcache.api import (
+        ExtractRequest,
+        PredictRequest,
+        ProbeRequest,
+        backbones,
+        demo,
+        extract,
+        info,
+        predict,
+        probe,
+        prune,
+        verify,
+    )
+    from featcache.errors import FeatcacheError
+    from featcache.recipe import Preprocessing
+    from featcache.results import (
+        DemoResult,
+        ExtractResult,
+        InfoResult,
+        Prediction,
+        ProbeResult,
+        PruneResult,
+        VerifyResult,
+    )
+
+__version__ = version("featcache")
+
+_HOMES = {
+    "featcache.api": (
+        "ExtractRequest",
+        "PredictRequest",
+        "ProbeRequest",
+        "backbones",
+        "demo",
+        "extract",
+        "info",
+        "predict",
+        "probe",
+        "prune",
+        "verify",
+    ),
+    "featcache.errors": ("FeatcacheError",),
+    "featcache.recipe": ("Preprocessing",),
+    "featcache.results": (
+        "DemoResult",
+        "ExtractResult",
+        "InfoResult",
+        "Prediction",
+        "ProbeResult",
+        "PruneResult",
+        "VerifyResult",
+    ),
+}
+
+__all__ = [
+    "DemoResult",
+    "ExtractRequest",
+    "ExtractResult",
+    "FeatcacheError",
+    "InfoResult",
+    "PredictRequest",
+    "Prediction",
+    "Preprocessing",
+    "ProbeRequest",
+    "ProbeResult",
+    "PruneResult",
+    "VerifyResult",
+    "__version__",
+    "backbones",
+    "demo",
+    "extract",
+    "info",
+    "predict",
+    "probe",
+    "prune",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'featcache' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,180 @@
+"""`info`, `verify`, `prune`: what is in a cache, whether it is whole, what it needs no longer."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from featcache.api.requests import PathLike
+from featcache.backbones.registry import load_from_locator
+from featcache.errors import FeatcacheError
+from featcache.extraction.scanning import Changes, compare, path_counts, scan
+from featcache.images.sources import source_from_locator
+from featcache.recipe import differing_fields
+from featcache.results import (
+    ChangeCounts,
+    DamagedFile,
+    InfoResult,
+    PruneResult,
+    Skip,
+    Staleness,
+    StreamInfo,
+    VerifyResult,
+)
+from featcache.store import journal
+from featcache.store.cache import Cache, shard_path
+from featcache.store.findings import list_findings
+from featcache.store.index import NO_SPLIT, SPLITS, Index
+from featcache.store.manifest import Manifest, StreamEntry
+from featcache.store.upkeep import prune_files, verify_files
+
+_EXAMPLES = 5
+
+
+def info(cache: PathLike) -> InfoResult:
+    """What is in a cache and, against its source and backbone as they are now, what is stale.
+
+    Args:
+        cache: folder of a cache.
+
+    Raises:
+        CacheMissingError, CacheDamagedError: there is nothing to tell about.
+    """
+    opened = Cache(Path(cache))
+    index, manifest = opened.index, opened.manifest
+    skips = {
+        key: reason for s in manifest.streams for key, reason in opened.reader(s).skips.items()
+    }
+    skipped = [Skip(*skip) for skip in zip(index.skip_paths, index.skip_reasons, strict=True)]
+    skipped += [
+        Skip(path, skips[content.tobytes()])
+        for path, content in zip(index.paths, index.hashes, strict=True)
+        if content.tobytes() in skips
+    ]
+    counts = np.bincount(index.label_codes, minlength=len(index.label_names)).tolist()
+    return InfoResult(
+        cache=os.fspath(cache),
+        source=manifest.source,
+        backbone=manifest.backbone,
+        recipe=manifest.recipe.to_dict() | {"key": manifest.recipe.key},
+        samples=len(index) + len(index.skip_paths),
+        splits=_splits(index),
+        classes=dict(zip(index.label_names, counts, strict=True)),
+        unlabelled=int((index.label_counts == 0).sum()),
+        streams=tuple(_stream(opened, entry) for entry in manifest.streams.values()),
+        skipped=tuple(skipped),
+        results=tuple(list_findings(opened.folder)),
+        staleness=_staleness(opened.folder, index, manifest),
+    )
+
+
+def _splits(index: Index) -> dict[str, int]:
+    names = dict(enumerate(SPLITS)) | {NO_SPLIT: "none"}
+    return dict(Counter(names[code] for code in index.splits.tolist()))
+
+
+def _stream(cache: Cache, entry: StreamEntry) -> StreamInfo:
+    reader = cache.reader(entry.stream.key)
+    known = reader.positions(cache.index.hashes) >= 0
+    skipped = np.array([h.tobytes() in reader.skips for h in cache.index.hashes], np.bool_)
+    return StreamInfo(
+        cut=entry.stream.cut,
+        shape=entry.shape,
+        dtype=entry.stream.dtype,
+        rows=len(reader),
+        skipped=len(reader.skips),
+        shards=len(entry.shards),
+        bytes=sum(
+            shard_path(cache.folder, entry.stream, s.number).stat().st_size for s in entry.shards
+        ),
+        missing=int((~known & ~skipped).sum()),
+        computed_by=tuple(
+            dict.fromkeys(
+                f"{p.engine} {p.versions.get(p.engine, '')} on {p.device}" for p in entry.plans
+            )
+        ),
+    )
+
+
+def _staleness(folder: Path, index: Index, manifest: Manifest) -> Staleness:
+    """Scan the source and load the backbone again; neither need be there for the rest."""
+    changes, reason = Changes(), None
+    try:
+        last = journal.last(folder, "scan")
+        trusted = last is not None and manifest.index and last.get("index") == manifest.index.sha256
+        settled = int(last["started_ns"]) if trusted and last else None
+        found = scan(source_from_locator(manifest.source), index, settled_before_ns=settled)
+        changes = compare(index, found.index)
+    except FeatcacheError as error:
+        reason = str(error)
+    fields, recipe_reason = _recipe_differences(manifest)
+    return Staleness(
+        checked=reason is None,
+        reason=reason,
+        counts=ChangeCounts(**path_counts(changes)),
+        examples=_examples(changes),
+        recipe=tuple(fields),
+        recipe_reason=recipe_reason,
+    )
+
+
+def _recipe_differences(manifest: Manifest) -> tuple[list[str], str | None]:
+    name, recipe = manifest.backbone["name"], manifest.recipe
+    if ":" in name:
+        return [], f"{name} is a network of one's own, which runs code: not loaded only to compare"
+    try:
+        backbone = load_from_locator(
+            name, manifest.backbone["locator"], preprocessing=recipe.preprocessing
+        )
+    except FeatcacheError as error:
+        return [], str(error)
+    now = backbone.recipe(recipe.precision)
+    return differing_fields(now.to_dict(), recipe.to_dict()), None
+
+
+def _examples(changes: Changes) -> dict[str, tuple[str, ...]]:
+    named = {
+        "new": changes.new,
+        "changed": changes.changed,
+        "missing": changes.missing,
+        "relabelled": changes.relabelled,
+        "moved": tuple(f"{old} -> {new}" for old, new in changes.moved),
+    }
+    return {kind: paths[:_EXAMPLES] for kind, paths in named.items() if paths}
+
+
+def verify(cache: PathLike) -> VerifyResult:
+    """Hash every committed file of a cache again.
+
+    Args:
+        cache: folder of a cache.
+
+    Raises:
+        CacheMissingError, CacheDamagedError: the manifest itself cannot be used.
+    """
+    started = time.perf_counter()
+    files, size, damage = verify_files(Path(cache))
+    return VerifyResult(
+        cache=os.fspath(cache),
+        files=files,
+        bytes=size,
+        damaged=tuple(DamagedFile(d.path, d.problem) for d in damage),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def prune(cache: PathLike) -> PruneResult:
+    """Remove rows whose content no sample has any more, and files that nothing names.
+
+    Args:
+        cache: folder of a cache.
+
+    Raises:
+        CacheBusyError: another process writes it. StoreError: it cannot be used.
+    """
+    done = prune_files(Path(cache))
+    return PruneResult(os.fspath(cache), done.files, done.rows, done.bytes_freed)

@@ -1,0 +1,110 @@
+"""`extract`: pictures to a cache of activations."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from featcache.api.requests import ExtractRequest, PathLike, Progress
+from featcache.backbones.registry import load_backbone
+from featcache.errors import BackboneError
+from featcache.extraction.running import Extraction, Job, run
+from featcache.extraction.scanning import path_counts
+from featcache.images.naming import folder_safe
+from featcache.images.sources import open_source
+from featcache.recipe import Preprocessing
+from featcache.results import ChangeCounts, ExtractResult, FeatureInfo, Skip
+from featcache.store.cache import Cache
+
+
+def extract(
+    data: PathLike | ExtractRequest, *, progress: Progress | None = None, **options: Any
+) -> ExtractResult:
+    """Run a frozen backbone over pictures once and keep the activations.
+
+    Only what is new or changed is computed; killed at any instant, it loses at most the shard in
+    hand, and running it again continues.
+
+    Args:
+        data: a request, or its `data`.
+        progress: called with (stage, done, total).
+        **options: the other fields of `ExtractRequest`.
+
+    Raises:
+        SourceError, BackboneError, EngineError, StoreError, PictureError (strict): each names the
+            file or value and says what to do.
+    """
+    request = data if isinstance(data, ExtractRequest) else ExtractRequest(data, **options)
+    source = open_source(request.data)
+    backbone = load_backbone(
+        request.backbone,
+        weights=request.weights,
+        image_size=request.image_size,
+        preprocessing=_preprocessing(request.preprocessing),
+    )
+    folder = cache_folder(request.out, source.name, backbone.name)
+    job = Job(
+        folder=folder,
+        source=source,
+        backbone=backbone,
+        dtype=request.store_dtype,
+        engine=request.engine,
+        device=request.device,
+        batch_size=request.batch_size,
+        threads=request.threads,
+        shard_rows=request.shard_rows,
+        strict=request.strict,
+        verify_content=request.verify_content,
+        replace_source=request.replace_source,
+    )
+    return _record(folder, run(job, progress))
+
+
+def cache_folder(out: PathLike | None, data_name: str, backbone_name: str) -> Path:
+    """Where a cache lies: `out`, else `<data>-<backbone>` in `$FEATCACHE_DIR` or `cache`."""
+    if out is not None:
+        return Path(out)
+    home = Path(os.environ.get("FEATCACHE_DIR") or "cache")
+    return home / f"{folder_safe(data_name)}-{folder_safe(backbone_name)}"
+
+
+def _preprocessing(given: Preprocessing | PathLike | None) -> Preprocessing | None:
+    """A preprocessing, or the one a JSON file describes."""
+    if given is None or isinstance(given, Preprocessing):
+        return given
+    try:
+        return Preprocessing.given(json.loads(Path(given).read_text("utf-8")))
+    except (OSError, ValueError, AttributeError) as error:
+        raise BackboneError(
+            f"{given}: no preprocessing ({error}); give a JSON object such as "
+            '{"size": [224, 224], "resize": [256], "mean": [0.485, 0.456, 0.406], '
+            '"std": [0.229, 0.224, 0.225], "interpolation": "bicubic"}'
+        ) from error
+
+
+def _record(folder: Path, done: Extraction) -> ExtractResult:
+    manifest = Cache(folder).manifest
+    return ExtractResult(
+        cache=str(folder),
+        samples=len(done.index) + len(done.index.skip_paths),
+        computed=done.computed,
+        reused=done.reused,
+        skipped=tuple(Skip(path, reason) for path, reason in done.skipped),
+        classes=tuple(done.index.label_names),
+        features={
+            entry.stream.cut: FeatureInfo(entry.shape, entry.stream.dtype)
+            for key, entry in manifest.streams.items()
+            if key == done.stream
+        },
+        seconds=round(done.seconds, 3),
+        images_per_second=round(done.processed / done.compute_seconds, 1)
+        if done.processed
+        else 0.0,
+        recipe=manifest.recipe.to_dict() | {"key": manifest.recipe.key},
+        engine=dict(done.engine),
+        changes=ChangeCounts(**path_counts(done.changes)) if done.changes is not None else None,
+        passed_over=done.passed_over,
+        warnings=done.warnings,
+    )

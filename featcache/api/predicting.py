@@ -1,0 +1,97 @@
+"""`predict`: a classifier and pictures to labels. `backbones`: which networks there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.api.requests import PathLike, PredictRequest, Progress
+from featcache.backbones.registry import list_backbones
+from featcache.classifier.joined import Classifier, load_classifier
+from featcache.errors import ClassifierError
+from featcache.images.expanding import expand
+from featcache.results import BackboneRow, LabelProbability, Prediction
+
+_MULTI_LABEL_THRESHOLD = 0.5
+
+
+def predict(
+    classifier: PathLike | PredictRequest,
+    pictures: str | Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> tuple[Prediction, ...]:
+    """Label pictures; one that cannot be read is reported in its row and stops nothing.
+
+    Args:
+        classifier: a request, or a .fc file.
+        pictures: files, folders and patterns.
+        progress: called with ("predict", done, total).
+        **options: the other fields of `PredictRequest`.
+
+    Raises:
+        ClassifierError, BackboneError: the classifier cannot be used.
+        SourceError: a folder without pictures, or a pattern that matches nothing.
+    """
+    if isinstance(classifier, PredictRequest):
+        request = classifier
+    else:
+        named = (pictures,) if isinstance(pictures, str) else tuple(pictures)
+        request = PredictRequest(classifier, named, **options)
+    if request.top < 1:
+        raise ClassifierError(f"top {request.top}: give how many classes to list, at least 1")
+    paths = expand(request.pictures)
+    loaded = load_classifier(
+        Path(request.classifier), backbone=request.backbone, weights=request.weights
+    )
+    predictions: list[Prediction] = []
+    for answer in loaded.answers(paths, engine=request.engine, device=request.device):
+        if answer.logits is None:
+            predictions.append(Prediction(answer.path, None, None, error=answer.error))
+        else:
+            probabilities = loaded.probabilities(answer.logits[None])[0]
+            predictions.append(_prediction(answer.path, probabilities, loaded, request))
+        if progress:
+            progress("predict", len(predictions), len(paths))
+    return tuple(predictions)
+
+
+def _prediction(
+    path: str,
+    probabilities: npt.NDArray[np.float64],
+    classifier: Classifier,
+    request: PredictRequest,
+) -> Prediction:
+    order = np.argsort(-probabilities, kind="stable")
+    ranked = tuple(
+        LabelProbability(classifier.classes[int(i)], float(probabilities[i])) for i in order
+    )
+    best, labels = ranked[0], None
+    least = request.min_probability
+    if classifier.content.head.multi_label:
+        least = _MULTI_LABEL_THRESHOLD if least is None else least
+        labels = tuple(entry.label for entry in ranked if entry.probability >= least)
+    known = least is None or best.probability >= least
+    return Prediction(
+        path=path,
+        label=best.label if known else None,
+        probability=best.probability,
+        top=ranked[: request.top],
+        labels=labels,
+    )
+
+
+def backbones(pattern: str | None = None) -> tuple[BackboneRow, ...]:
+    """Networks that can be used, the embedded ones first.
+
+    Args:
+        pattern: part of a name, or a pattern with * and ?.
+    """
+    return tuple(
+        BackboneRow(row.name, row.library, row.weights, row.size) for row in list_backbones(pattern)
+    )

@@ -1,0 +1,107 @@
+"""What can be asked of featcache: plain values, so a request can be kept and repeated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from featcache.recipe import Preprocessing, StoredDtype
+
+PathLike = str | os.PathLike[str]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total); stages are "hash", "extract", "fit", "predict"."""
+
+
+@dataclass(frozen=True)
+class ExtractRequest:
+    """What `extract` is asked.
+
+    Attributes:
+        data: folder of class folders, of train/val/test with class folders, CSV, or a name.
+        backbone: a network's name, or `package.module:factory`.
+        weights: None for the published ones, a file, "random" or "random:SEED".
+        image_size: side in pixels instead of the published one.
+        preprocessing: instead of the published one; itself, or a JSON file of its fields.
+        out: the cache's folder; None puts `<data>-<backbone>` into `$FEATCACHE_DIR`, else `cache`.
+        store_dtype: what features are stored as.
+        engine, device: "auto" or a name.
+        batch_size: rows a forward pass; None takes 32, or what an interrupted run began with.
+        threads: decoding threads, None for all cores; changes no value.
+        shard_rows: rows a shard, None to let the plan decide; a crash costs at most one shard.
+        strict: a picture that cannot be read is an error instead of a skip.
+        verify_content: hash every file again, whatever its time stamps say.
+        replace_source: let this data take the place of what the cache was made from.
+    """
+
+    data: PathLike
+    backbone: str = "efficientnet_lite0"
+    weights: PathLike | None = None
+    image_size: int | None = None
+    preprocessing: Preprocessing | PathLike | None = None
+    out: PathLike | None = None
+    store_dtype: StoredDtype = "float32"
+    engine: str = "auto"
+    device: str = "auto"
+    batch_size: int | None = None
+    threads: int | None = None
+    shard_rows: int | None = None
+    strict: bool = False
+    verify_content: bool = False
+    replace_source: bool = False
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """What `probe` is asked.
+
+    Attributes:
+        cache: folder of a cache, or what `extract` returned.
+        head: "softmax", or "logistic" (one-vs-rest; several labels a picture).
+        folds: outer folds where there is no test split.
+        seed: of the folds.
+        standardize: scale columns to unit variance, by training rows only.
+        tolerance: on the certified gap of every fit.
+        save: file of the classifier to be saved.
+        embed_backbone: put the backbone's weights into that file too.
+        backbone: `package.module:factory`, to vouch for the code of a network of one's own.
+        trust: do not hash the shards before reading them.
+    """
+
+    cache: PathLike
+    head: Literal["softmax", "logistic"] = "softmax"
+    folds: int = 5
+    seed: int = 0
+    standardize: bool = False
+    tolerance: float = 1e-3
+    save: PathLike | None = None
+    embed_backbone: bool = False
+    backbone: str | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """What `predict` is asked.
+
+    Attributes:
+        classifier: a .fc file.
+        pictures: files, folders and patterns.
+        top: how many of the likeliest classes to list.
+        min_probability: below it no label is given (one label), or a label is not listed
+            (several labels; 0.5 unless given).
+        engine, device: "auto" or a name.
+        backbone: `package.module:factory`, to vouch for the code of a network of one's own.
+        weights: a file of the backbone's weights, where the one the classifier names is gone.
+    """
+
+    classifier: PathLike
+    pictures: tuple[str, ...]
+    top: int = 3
+    min_probability: float | None = None
+    engine: str = "auto"
+    device: str = "auto"
+    backbone: str | None = None
+    weights: PathLike | None = None
