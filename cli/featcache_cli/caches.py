@@ -1,0 +1,120 @@
+"""`featcache info`, `verify` and `prune`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featcache_cli.rendering import line, printable, say, show, show_json, table, warn
+
+_MANY = 15
+
+CacheArgument = Annotated[Path, typer.Argument(help="A cache that `featcache extract` made.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def info(cache: CacheArgument, as_json: AsJson = False) -> None:
+    """Say what is in a cache and, against its source, what is stale, missing or new, and why.
+
+    [bold]For example[/bold]
+
+      featcache info cache/pets-efficientnet_lite0
+    """
+    from featcache import api
+
+    result = api.info(cache)
+    if as_json:
+        show_json(result.to_json() | {"fresh": result.staleness.fresh})
+        return
+    _render_contents(result)
+    _render_staleness(result)
+
+
+def _render_contents(result: Any) -> None:
+    line(f"[bold]{printable(result.cache)}[/bold]")
+    line(f"source: {printable(result.source['location'])} ({result.source['kind']})")
+    recipe = result.recipe
+    line(
+        f"backbone: {printable(result.backbone['name'])}, weights {recipe['weights'][:12]}, "
+        f"{recipe['preprocessing']['size'][0]} pixels, {recipe['precision']}"
+    )
+    splits = ", ".join(f"{count} {name}" for name, count in result.splits.items() if name != "none")
+    line(f"samples: {result.samples}" + (f" ({splits})" if splits else ""))
+    classes = ", ".join(f"{printable(n)} {c}" for n, c in list(result.classes.items())[:_MANY])
+    more = len(result.classes) - _MANY
+    line(f"classes: {len(result.classes)}: {classes}" + (f" and {more} more" if more > 0 else ""))
+    streams = table(
+        "cut", "shape", "dtype", ">rows", ">missing", ">skipped", ">shards", ">MB", "computed by"
+    )
+    for s in result.streams:
+        streams.add_row(
+            s.cut,
+            " x ".join(map(str, s.shape)),
+            s.dtype,
+            str(s.rows),
+            str(s.missing),
+            str(s.skipped),
+            str(s.shards),
+            f"{s.bytes / 1e6:.1f}",
+            "; ".join(s.computed_by),
+        )
+    show(streams)
+    for skip in result.skipped[:_MANY]:
+        line(f"skipped: {printable(skip.path)}: {printable(skip.reason)}")
+    if result.results:
+        line(f"results: {', '.join(result.results)}")
+
+
+def _render_staleness(result: Any) -> None:
+    state = result.staleness
+    if state.reason:
+        warn([f"not compared with its source: {state.reason}"])
+    if state.recipe_reason:
+        warn([f"not compared with its backbone: {state.recipe_reason}"])
+    for field in state.recipe:
+        line(f"[yellow]stale: {printable(field)}[/yellow]")
+    for kind, paths in state.examples.items():
+        count = getattr(state.counts, kind)
+        named = ", ".join(printable(path) for path in paths)
+        line(f"[yellow]{kind}: {count}[/yellow]: {named}" + (" ..." if count > len(paths) else ""))
+    if state.fresh:
+        line("[green]fresh: the source and the backbone are as they were[/green]")
+    elif state.examples:
+        say("bring it up to date: run its `featcache extract` again")
+
+
+def verify(cache: CacheArgument, as_json: AsJson = False) -> None:
+    """Hash every committed file of a cache again; exit 1 if one is not as it was written.
+
+    [bold]For example[/bold]
+
+      featcache verify cache/pets-efficientnet_lite0
+    """
+    from featcache import api
+
+    result = api.verify(cache)
+    if as_json:
+        show_json(result.to_json())
+    else:
+        for damaged in result.damaged:
+            line(f"[red]{printable(damaged.path)}: {printable(damaged.problem)}[/red]")
+        state = f"{len(result.damaged)} damaged" if result.damaged else "all as committed"
+        line(f"{result.files} files, {result.bytes / 1e6:.1f} MB: {state} ({result.seconds:.2f} s)")
+    if result.damaged:
+        raise typer.Exit(1)
+
+
+def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
+    """Remove what nothing names any more: rows of pictures that are gone, old indices, leftovers.
+
+    [bold]For example[/bold]
+
+      featcache prune cache/pets-efficientnet_lite0
+    """
+    from featcache import api
+
+    result = api.prune(cache)
+    if as_json:
+        show_json(result.to_json())
+        return
+    line(f"removed {result.rows} rows and {result.files} files, {result.bytes_freed / 1e6:.1f} MB")

@@ -1,0 +1,156 @@
+"""`featcache extract`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featcache_cli.rendering import line, printable, progress, say, show, show_json, table, warn
+
+_MANY = 10
+
+
+class StoreDtype(StrEnum):
+    """What features are stored as."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
+class EngineName(StrEnum):
+    """What runs the network."""
+
+    auto = "auto"
+    torch = "torch"
+
+
+def extract(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of class folders; a folder of train/ val/ test/ with class folders; "
+            "a CSV with path,label[,split][,group] (several labels: a;b); 'digits'; or a data set: "
+            "oxford-pets, flowers102, food101, imagenette, cifar10, cifar100, stl10."
+        ),
+    ],
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="A network: see `featcache backbones`. 'timm/NAME' for timm's, or your own as "
+            "'package.module:factory'."
+        ),
+    ] = "efficientnet_lite0",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="A .safetensors file or state dict, or 'random'; else the published ones."
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the input in pixels, instead of the published one."),
+    ] = None,
+    preprocessing: Annotated[
+        Path | None,
+        typer.Option(
+            help="A JSON file with size, resize, mean, std[, interpolation, resize_mode], for "
+            "networks that publish none."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The cache's folder. Else <data>-<backbone> in $FEATCACHE_DIR or ./cache."
+        ),
+    ] = None,
+    store_dtype: Annotated[
+        StoreDtype, typer.Option(help="What features are stored as.")
+    ] = StoreDtype.float32,
+    engine: Annotated[EngineName, typer.Option(help="What runs the network.")] = EngineName.auto,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures a forward pass (32; a resumed run keeps its own)."),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="A picture that cannot be read is an error, not a skip."),
+    ] = False,
+    verify_content: Annotated[
+        bool,
+        typer.Option(
+            "--verify-content", help="Hash every file again, whatever its time stamps say."
+        ),
+    ] = False,
+    replace_source: Annotated[
+        bool,
+        typer.Option(
+            "--replace-source", help="Let DATA take the place of what this cache was made from."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Run a frozen network over pictures once and keep its features.
+
+    Only what is new or changed is computed. Interrupt it whenever you like: run it again and it
+    goes on.
+
+    [bold]For example[/bold]
+
+      featcache extract pets/
+
+      featcache extract pets.csv --backbone resnet50
+
+      featcache extract digits --backbone timm/vit_small_patch16_224 --weights vits.safetensors
+    """
+    from featcache import api
+
+    with progress() as report:
+        result = api.extract(
+            data,
+            backbone=backbone,
+            weights=weights,
+            image_size=image_size,
+            preprocessing=preprocessing,
+            out=out,
+            store_dtype=store_dtype.value,
+            engine=engine.value,
+            device=device,
+            batch_size=batch_size,
+            strict=strict,
+            verify_content=verify_content,
+            replace_source=replace_source,
+            progress=report,
+        )
+    warn(result.warnings)
+    if as_json:
+        show_json(result.to_json())
+        return
+    render(result)
+
+
+def render(result: Any) -> None:
+    """An extraction in a few lines."""
+    (cut, feature), *_ = result.features.items()
+    shape = " x ".join(map(str, feature.shape))
+    rate = f", {result.images_per_second:.1f} pictures/s" if result.images_per_second else ""
+    line(
+        f"[bold]{result.samples}[/bold] pictures in {len(result.classes)} classes: "
+        f"[bold]{result.computed}[/bold] computed, [bold]{result.reused}[/bold] reused, "
+        f"[bold]{len(result.skipped)}[/bold] skipped  ({result.seconds:.1f} s{rate})"
+    )
+    engine = result.engine
+    line(f"features: {cut}, {shape} {feature.dtype}, by {engine['name']} on {engine['device']}")
+    if result.passed_over:
+        passed = ", ".join(f"{count} {reason}" for reason, count in result.passed_over.items())
+        line(f"passed over: {printable(passed)}")
+    if result.skipped:
+        skipped = table("skipped", "reason")
+        for skip in result.skipped[:_MANY]:
+            skipped.add_row(printable(skip.path), printable(skip.reason))
+        show(skipped)
+        if len(result.skipped) > _MANY:
+            more = len(result.skipped) - _MANY
+            line(f"... and {more} more: featcache info {printable(result.cache)} --json")
+    say(f"probe it: featcache probe {result.cache}")

@@ -1,0 +1,107 @@
+"""`featcache predict`."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featcache_cli.extract import EngineName
+from featcache_cli.rendering import percent, printable, progress, show, show_json, table
+
+
+def predict(
+    classifier: Annotated[Path, typer.Argument(help="A file that `featcache probe --save` made.")],
+    pictures: Annotated[list[str], typer.Argument(help="Pictures, folders, or quoted patterns.")],
+    top: Annotated[int, typer.Option(min=1, help="How many of the likeliest classes to list.")] = 3,
+    min_probability: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Below it no label is given (several labels: it is left out)."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    engine: Annotated[EngineName, typer.Option(help="What runs the network.")] = EngineName.auto,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="package.module:factory, to vouch for the code of a network of your own."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="The backbone's weights, where the file the classifier names is gone."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV: path,label,probability,error.")
+    ] = False,
+) -> None:
+    """Label pictures with a saved classifier.
+
+    A picture that cannot be read is reported in its row and stops nothing; the exit code is 1 only
+    if none could be read.
+
+    [bold]For example[/bold]
+
+      featcache predict pets.fc photo.jpg
+
+      featcache predict pets.fc holiday/ --min-probability 0.8 --csv > labels.csv
+    """
+    if as_json and as_csv:
+        raise typer.BadParameter("give either --json or --csv")
+    from featcache import api
+
+    with progress() as report:
+        predictions = api.predict(
+            classifier,
+            pictures,
+            top=top,
+            min_probability=min_probability,
+            device=device,
+            engine=engine.value,
+            backbone=backbone,
+            weights=weights,
+            progress=report,
+        )
+    if as_json:
+        show_json([p.to_json() for p in predictions])
+    elif as_csv:
+        write_csv(predictions)
+    else:
+        render(predictions)
+    if all(p.error for p in predictions):
+        raise typer.Exit(1)
+
+
+def render(predictions: Any) -> None:
+    """A row a picture."""
+    rows = table("picture", "label", ">probability", "then")
+    for p in predictions:
+        if p.error:
+            rows.add_row(printable(p.path), "[red]unreadable[/red]", "", printable(p.error))
+            continue
+        label = p.label if p.labels is None else "; ".join(p.labels)
+        others = ", ".join(f"{printable(e.label)} {percent(e.probability)}" for e in p.top[1:])
+        rows.add_row(
+            printable(p.path), printable(label or "unsure"), percent(p.probability), others
+        )
+    show(rows)
+
+
+def write_csv(predictions: Any) -> None:
+    """CSV on stdout."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["path", "label", "probability", "error"])
+    for p in predictions:
+        label = p.label if p.labels is None else ";".join(p.labels)
+        path = p.path.encode("utf-8", "backslashreplace").decode()
+        writer.writerow(
+            [
+                path,
+                label or "",
+                "" if p.probability is None else f"{p.probability:.6g}",
+                p.error or "",
+            ]
+        )

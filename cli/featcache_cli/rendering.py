@@ -1,0 +1,111 @@
+"""How records look in a terminal: results on stdout, progress and remarks on stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_STAGES = {
+    "hash": ("reading", "pictures"),
+    "extract": ("extracting", "pictures"),
+    "fit": ("fitting", "fits"),
+    "predict": ("predicting", "pictures"),
+}
+
+Report = Callable[[str, int, int], None]
+
+
+def printable(text: str) -> str:
+    """Text from files, safe to print: no control characters, no lone surrogates, no markup."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escape(shown)
+
+
+def say(text: str, style: str = "") -> None:
+    """A remark on stderr."""
+    lines = "\n".join(printable(line) for line in text.splitlines())
+    Console(stderr=True, highlight=False).print(lines, style=style, soft_wrap=True)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Warnings on stderr, one a line."""
+    for warning in warnings:
+        say(f"warning: {warning}", style="yellow")
+
+
+def line(text: str) -> None:
+    """A line of the result on stdout; `text` may hold markup."""
+    Console(highlight=False).print(text, soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """A table on stdout."""
+    Console(highlight=False).print(table)
+
+
+def show_json(value: Any) -> None:
+    """JSON on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An empty table; columns whose name starts with ">" are right-aligned."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(
+            column.removeprefix(">"), justify="right" if right else "left", overflow="fold"
+        )
+    return made
+
+
+def percent(share: float) -> str:
+    """A share as per cent, one decimal."""
+    return f"{100 * share:.1f}%"
+
+
+def interval(low: float, high: float) -> str:
+    """A 95% interval of shares as per cent."""
+    return f"95% interval {percent(low)} to {percent(high)}"
+
+
+@contextmanager
+def progress() -> Generator[Report, None, None]:
+    """One bar on stderr that follows the stages of a command."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}, {task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    tasks: dict[str, Any] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            verb, unit = _STAGES[stage]
+            tasks[stage] = bar.add_task(verb, total=total, unit=unit, rate="")
+        bar.update(tasks[stage], completed=done, total=total)
+        task = next(t for t in bar.tasks if t.id == tasks[stage])
+        bar.update(tasks[stage], rate=f"{task.speed or 0:.1f}/s")
+        if done >= total:
+            bar.remove_task(tasks.pop(stage))
+
+    with bar:
+        yield report
