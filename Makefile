@@ -1,0 +1,75 @@
+# Everything runs in .venv, which the first target that needs it creates. Tests run against the
+# installed wheel, from a folder without the sources.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ROOT   := $(CURDIR)
+SOURCES := $(shell find featcache cli -name '*.py') featcache/py.typed README.md LICENSE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-gpu lint types contracts format bench clean
+
+help:                                                 ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / \t/' | expand -t 14
+
+# What it depends on, from pyproject.toml; again only when that changes.
+$(VENV)/.dependencies: pyproject.toml
+	@echo "==> setting up $(VENV): PyTorch and what else is needed; a few minutes the first time"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than 3.11; run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "==> installing (pip is quiet while it downloads and unpacks)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[dev]"
+	@touch $@
+
+# The wheel of these sources; again only when they change.
+$(VENV)/.wheel: $(VENV)/.dependencies $(SOURCES)
+	@echo "==> building and installing the wheel"
+	@rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
+	@touch $@
+
+setup: $(VENV)/.wheel                                 ## create .venv and install featcache in it
+
+demo: $(VENV)/.wheel                                  ## the main job on handwritten digits
+	@echo "==> featcache demo"
+	$(BIN)/featcache demo
+
+lint: $(VENV)/.wheel                                  ## ruff: lint and format
+	@echo "==> lint"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.wheel                                 ## basedpyright
+	@echo "==> types"
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+contracts: $(VENV)/.wheel                             ## who may import whom
+	@echo "==> contracts"
+	PYTHONPATH=$(ROOT):$(ROOT)/cli $(BIN)/lint-imports --no-cache
+
+PYTEST = mkdir -p build/tests && cd build/tests && \
+  $(ROOT)/$(BIN)/python -P -m pytest -c $(ROOT)/pyproject.toml --rootdir=$(ROOT) $(ROOT)/tests
+
+test: lint types contracts                            ## lint, types, contracts, tests
+	@echo "==> tests, against the installed wheel"
+	$(PYTEST) -m "not slow and not gpu and not network"
+
+test-slow: $(VENV)/.wheel                             ## the tests that take long
+	@echo "==> slow tests, against the installed wheel"
+	$(PYTEST) -m "slow and not gpu and not network"
+
+test-gpu: $(VENV)/.wheel                              ## the tests that need a CUDA device
+	$(PYTEST) -m gpu
+
+bench: $(VENV)/.wheel                                 ## ratios against peers
+	cd build && $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/rescan.py
+
+format: $(VENV)/.wheel                                ## let ruff format and mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:                                                ## remove .venv and what was built
+	rm -rf $(VENV) build dist featcache-demo
