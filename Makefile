@@ -19,8 +19,8 @@ $(VENV)/.dependencies: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than 3.11; run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "==> installing (pip is quiet while it downloads and unpacks)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[dev]"
+	@echo "==> installing; unpacking PyTorch is silent for a minute or two"
+	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check ".[dev]"
 	@touch $@
 
 # The wheel of these sources; again only when they change.
