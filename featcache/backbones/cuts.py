@@ -2,12 +2,15 @@
 
 Depth 0 cuts at the input of the last linear layer. Which layer that is, is observed, not looked up
 by name: the network runs once and the linear layer called last is taken out. What remains must give
-features from which that layer computes the network's own output; a network for which this fails
-(two heads that are averaged, a softmax at the end) is refused, since its feature would be wrong.
+features from which that layer computes the network's own output. Networks that average two heads
+(distilled DeiT, RepViT, EfficientFormer) give the mean of the two inputs, as timm's own
+`pre_logits` does. A network for which neither holds (a softmax at the end) is refused, since its
+feature would be wrong.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +37,23 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a linear layer in an observed run.
+
+    Attributes:
+        path: the layer's dotted name in the network.
+        layer: an `nn.Linear` or an `nn.Conv2d`.
+        inputs: what it received.
+        returned: what it gave.
+    """
+
+    path: str
+    layer: nn.Linear | nn.Conv2d
+    inputs: Tensor
+    returned: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class LastLinear:
     """The linear layer a network calls last.
 
@@ -42,12 +62,16 @@ class LastLinear:
         layer: an `nn.Linear` or a 1 x 1 `nn.Conv2d`.
         inputs: what the layer received in the observed run.
         output: what the network returned in that run, (B, K).
+        returned: what the layer gave.
+        before: the call of a linear layer before it, None if there was none.
     """
 
     path: str
     layer: nn.Linear | nn.Conv2d
     inputs: Tensor
     output: Tensor
+    returned: Tensor
+    before: Call | None
 
 
 class Stem(nn.Module):
@@ -88,6 +112,8 @@ def split_at_penultimate(network: nn.Module, size: tuple[int, int]) -> Split:
     try:
         classifier = _checked_classifier(head, stem, size)
     except BackboneError:
+        if _averages_two_heads(head, network, stem, size):
+            return Split(stem, None, (_in_features(head.layer),))
         replace_module(network, head.path, head.layer)
         raise
     return Split(stem, classifier, (_in_features(head.layer),))
@@ -99,11 +125,11 @@ def find_last_linear(network: nn.Module, size: tuple[int, int]) -> LastLinear:
     Raises:
         BackboneError: there is none, or the network does not run.
     """
-    last: dict[str, Any] = {}
+    calls: deque[Call] = deque(maxlen=2)
     paths = {module: path for path, module in network.named_modules()}
 
-    def remember(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-        last.update(path=paths[module], layer=module, inputs=inputs[0].clone())
+    def remember(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append(Call(paths[module], module, inputs[0].clone(), output.clone()))
 
     layers = [module for module in paths if isinstance(module, nn.Linear | nn.Conv2d)]
     hooks = [layer.register_forward_hook(remember) for layer in layers]
@@ -112,11 +138,13 @@ def find_last_linear(network: nn.Module, size: tuple[int, int]) -> LastLinear:
     finally:
         for hook in hooks:
             hook.remove()
-    if not last or not last["path"]:
+    if not calls or not calls[-1].path:
         raise BackboneError("it has no linear layer at its end; the feature is the input of one")
-    if isinstance(last["layer"], nn.Conv2d) and not _is_pointwise(last["layer"]):
-        raise BackboneError(f"its last layer, {last['path']}, is a convolution, not a linear layer")
-    return LastLinear(**last, output=output)
+    last = calls.pop()
+    if isinstance(last.layer, nn.Conv2d) and not _is_pointwise(last.layer):
+        raise BackboneError(f"its last layer, {last.path}, is a convolution, not a linear layer")
+    before = calls.pop() if calls else None
+    return LastLinear(last.path, last.layer, last.inputs, output, last.returned, before)
 
 
 def replace_module(network: nn.Module, path: str, module: nn.Module) -> None:
@@ -175,10 +203,39 @@ def _checked_classifier(head: LastLinear, stem: Stem, size: tuple[int, int]) -> 
     raise BackboneError(_not_last(head.path))
 
 
+def _averages_two_heads(
+    head: LastLinear, network: nn.Module, stem: nn.Module, size: tuple[int, int]
+) -> bool:
+    """Whether the output was the mean of two layers; then the stem is left without either.
+
+    The last one, already replaced, stays replaced; the other is, and is put back if it was none.
+    """
+    other = head.before
+    if other is None or other.returned.shape != head.returned.shape:
+        return False
+    if not _close((head.returned + other.returned) / 2, head.output):
+        return False
+    replace_module(network, other.path, nn.Identity())
+    try:
+        feature = _run(stem, size)
+    except BackboneError:
+        feature = None
+    if _is_mean(feature, head.inputs, other.inputs):
+        return True
+    replace_module(network, other.path, other.layer)
+    return False
+
+
+def _is_mean(feature: Tensor | None, a: Tensor, b: Tensor) -> bool:
+    if feature is None or not feature.shape == a.shape == b.shape:
+        return False
+    return _close(feature, (a + b) / 2)
+
+
 def _not_last(path: str) -> str:
     return (
         f"its output is not that of one last linear layer ({path} is called last, but does not "
-        "give the output from the feature: several heads, or something behind the head); use a "
+        "give the output from the feature: heads that differ, or something behind the head); use a "
         "variant with one head, or a factory (package.module:factory) whose network returns the "
         "features themselves and says num_classes = 0"
     )

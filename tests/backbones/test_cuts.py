@@ -36,6 +36,11 @@ class TwoHeads(Small):
         return (self.fc(feature) + self.second(feature)) / 2
 
 
+class SummedHeads(TwoHeads):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return 2 * super().forward(pixels)
+
+
 class Softmax(Small):
     def forward(self, pixels: Tensor) -> Tensor:
         return super().forward(pixels).softmax(1)
@@ -141,7 +146,16 @@ def test_a_missing_head_gives_the_output() -> None:
     assert split.shape == (6,)
 
 
-@pytest.mark.parametrize("kind", [TwoHeads, Softmax, SquareSoftmax, StrongestBehindTheHead])
+@torch.no_grad()
+def test_two_averaged_heads_give_the_mean_of_their_inputs() -> None:
+    network = TwoHeads().eval()
+    feature = network.features(PIXELS).mean((2, 3))
+    split = split_at_penultimate(network, (64, 64))
+    torch.testing.assert_close(split.stem(PIXELS), feature)
+    assert (split.tail, split.shape) == (None, (6,))
+
+
+@pytest.mark.parametrize("kind", [SummedHeads, Softmax, SquareSoftmax, StrongestBehindTheHead])
 def test_an_output_that_is_not_the_last_layers_is_refused(kind: type[Small]) -> None:
     network = kind().eval()
     expected = network(PIXELS)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 
 from featcache.backbones.identity import tensors_sha256
@@ -130,11 +131,28 @@ def test_sizes_a_network_cannot_take_are_refused(name, size, message) -> None:
         load_backbone(name, weights="random", image_size=size)
 
 
-def test_a_network_with_two_heads_is_refused_by_name() -> None:
-    name = "timm/deit_tiny_distilled_patch16_224"
-    with pytest.raises(
-        BackboneError, match=f"{name} cannot be a backbone: .*head_dist is called last"
-    ):
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name", ["deit_tiny_distilled_patch16_224", "efficientformer_l1", "levit_128s"]
+)
+def test_two_averaged_heads_give_the_mean_of_their_inputs(name: str) -> None:
+    backbone = load_backbone(f"timm/{name}", weights="random")
+    network = timm.create_model(name).eval()
+    network.load_state_dict(backbone.state())
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(3))
+    inputs: list[torch.Tensor] = []
+    for head in (network.head, network.head_dist):
+        linear = head if isinstance(head, torch.nn.Linear) else head.linear
+        linear.register_forward_pre_hook(lambda _module, given: inputs.append(given[0]))
+    network(pixels)
+    assert len(inputs) == 2
+    torch.testing.assert_close(backbone.stem(pixels), (inputs[0] + inputs[1]) / 2)
+    assert backbone.classifier is None
+
+
+def test_heads_of_different_widths_are_refused_by_name() -> None:
+    name = "timm/crossvit_tiny_240"
+    with pytest.raises(BackboneError, match=f"{name} cannot be a backbone: .*heads that differ"):
         load_backbone(name, weights="random")
 
 
