@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 _MANY_CLASSES = 40
 
 
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "plots need matplotlib: pip install 'featcache[plots]' installs it"
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def regularisation_path(
     penalties: npt.ArrayLike, accuracy: npt.ArrayLike, log_loss: npt.ArrayLike, best: float
 ) -> Figure:
@@ -25,9 +35,7 @@ def regularisation_path(
         log_loss: (G,) on held-out rows.
         best: the chosen C.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = _figure(6, 4)
     left = figure.add_subplot()
     right = left.twinx()
     left.semilogx(penalties, accuracy, "o-", color="tab:blue")
@@ -46,10 +54,8 @@ def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
         matrix: (K, K) counts.
         classes: K names.
     """
-    from matplotlib.figure import Figure
-
     side = min(2 + 0.45 * len(classes), 16)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = _figure(side, side)
     axes = figure.add_subplot()
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)

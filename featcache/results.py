@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,21 +14,24 @@ if TYPE_CHECKING:
 
 
 def _plain(value: Any) -> Any:
-    """Records, tuples and mappings as JSON's own types."""
+    """Records, tuples and mappings as JSON's own types; what is no number in JSON is null."""
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Record:
     """Parent of what commands return."""
 
     def to_json(self) -> dict[str, Any]:
-        """The record as JSON's own types, with the keys that `--json` prints."""
+        """The record as JSON's own types, with the keys that `--json` prints.
+
+        JSON has no infinity and no NaN: such a number is null.
+        """
         return _plain(self)
 
 
@@ -144,7 +148,9 @@ class ProbeResult(Record):
         shots, unfreeze, recommended_depth: of few-shot runs and of sweeps over depth.
         advice: what to do next, in a sentence.
         saved: the classifier's file, if one was asked for.
-        result: identity of the findings kept in the cache.
+        result: identity of the findings kept in the cache; None if it could not be written.
+        multi_label: whether pictures may have several labels: then accuracy is the share of
+            pictures whose whole label set is right, and the confusion is empty.
         cache, cut: what was probed. warnings: what a person should know, by name.
     """
 
@@ -167,6 +173,7 @@ class ProbeResult(Record):
     recommended_depth: int | None = None
     advice: str = ""
     saved: str | None = None
+    multi_label: bool = False
     result: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -243,7 +250,7 @@ class Staleness:
         counts: how many samples differ; examples: the first few paths of each kind.
         recipe: fields of the recipe that differ now; `recipe_reason` says why they could not be
             compared.
-        fresh: nothing differs.
+        fresh: both could be compared, and nothing differs.
     """
 
     checked: bool
@@ -255,8 +262,9 @@ class Staleness:
 
     @property
     def fresh(self) -> bool:
-        """Whether nothing differs."""
-        return self.checked and self.counts == ChangeCounts() and not self.recipe
+        """Whether source and backbone could be compared, and nothing differs."""
+        compared = self.checked and self.recipe_reason is None
+        return compared and self.counts == ChangeCounts() and not self.recipe
 
 
 @dataclass(frozen=True)

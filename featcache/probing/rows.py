@@ -1,0 +1,96 @@
+"""What of a cache can be probed: labelled rows with their features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.errors import ProbeError
+from featcache.evaluation.splits import join_groups
+from featcache.recipe import PENULTIMATE
+from featcache.store.cache import Cache
+from featcache.store.index import Index
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """The rows of a cache that have labels and activations.
+
+    Attributes:
+        features: (n, D) float32.
+        targets: (n,) int codes, or (n, K) bool for several labels.
+        classes: K names.
+        splits: (n,) int8, position in the index's `SPLITS` or -1.
+        groups: (n,) int64, one id for rows that belong together.
+        rows: (n,) their rows in the index.
+    """
+
+    features: Floats
+    targets: npt.NDArray[Any]
+    classes: tuple[str, ...]
+    splits: npt.NDArray[np.int8]
+    groups: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def labelled_rows(cache: Cache, cut: str = PENULTIMATE) -> LabelledRows:
+    """Read what a probe needs.
+
+    Raises:
+        CacheIncompleteError: rows were never computed (an interrupted extraction).
+        ProbeError: no labels, or fewer than two classes.
+    """
+    index, reader = cache.index, cache.stream(cut)
+    labelled = index.label_counts > 0
+    if not labelled.any():
+        raise ProbeError(
+            f"{cache.folder}: none of its {len(index)} pictures has a label; extract class folders "
+            f"or a CSV with labels with --out {cache.folder} --replace-source, nothing is computed "
+            "again"
+        )
+    readable = np.array([content.tobytes() not in reader.skips for content in index.hashes])
+    rows = np.flatnonzero(labelled & readable)
+    if not len(rows):
+        raise ProbeError(
+            f"{cache.folder}: none of its {labelled.sum()} labelled pictures could be read; "
+            "`featcache info` says why"
+        )
+    targets, classes = _targets(cache, index, rows)
+    features = reader.read(reader.positions(index.hashes[rows])).astype(np.float32)
+    groups = index.groups[rows] if (index.groups[rows] >= 0).any() else None
+    return LabelledRows(
+        features=features.reshape(len(rows), -1),
+        targets=targets,
+        classes=classes,
+        splits=index.splits[rows],
+        groups=join_groups(groups, index.hashes[rows]),
+        rows=rows,
+    )
+
+
+def _targets(
+    cache: Cache, index: Index, rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Codes (one label each) or a bool matrix (several), over the classes that rows have."""
+    matrix = np.zeros((len(index), len(index.label_names)), np.bool_)
+    owners = np.repeat(np.arange(len(index)), index.label_counts)
+    matrix[owners, index.label_codes] = True
+    present = np.flatnonzero(matrix[rows].any(axis=0))
+    classes = tuple(index.label_names[int(code)] for code in present)
+    if len(classes) < 2:
+        raise ProbeError(
+            f"{cache.folder}: {', '.join(classes)!r} is the only class with usable pictures; a "
+            "probe needs at least two: add pictures of another class and extract again"
+        )
+    several = bool((index.label_counts[rows] > 1).any())
+    chosen = matrix[np.ix_(rows, present)]
+    return (chosen if several else chosen.argmax(axis=1)), classes

@@ -1,0 +1,66 @@
+"""What several rooms test with: real photos, folders of them, a light network."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+CLASSES = {"cat": (1,), "cup": (2,), "sky": (3, 5)}
+"""Class names and the photos their pictures are cut from."""
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Image.Image]:
+    """Photos that ship in packages: an astronaut, a cat, a cup, a rocket, a temple, a flower."""
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    china, flower = load_sample_images().images
+    arrays = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), china, flower]
+    return [Image.fromarray(array) for array in arrays]
+
+
+@pytest.fixture(scope="session")
+def jpegs(photos: list[Image.Image]) -> dict[str, bytes]:
+    """Twelve small JPEG crops for each of three classes, all different, by relative path."""
+    files = {}
+    for name, numbers in CLASSES.items():
+        for i in range(12):
+            photo = photos[numbers[i % len(numbers)]]
+            left, top = 17 * i, 11 * i
+            stream = io.BytesIO()
+            photo.crop((left, top, left + 96, top + 80)).save(stream, "JPEG", quality=85)
+            files[f"{name}/{i:02d}.jpg"] = stream.getvalue()
+    return files
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path, jpegs: dict[str, bytes]) -> Path:
+    """A folder of class folders with `jpegs` in them, to be changed as one likes."""
+    root = tmp_path / "pictures"
+    for path, content in jpegs.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    return root
+
+
+@pytest.fixture(scope="session")
+def light() -> dict[str, Any]:
+    """Options of `extract` for a network that takes a fraction of a millisecond a picture."""
+    return {"backbone": "timm/test_resnet", "weights": "random", "image_size": 32}
+
+
+@pytest.fixture
+def extract_light(tmp_path: Path, light: dict[str, Any]) -> Callable[..., Any]:
+    """`featcache.api.extract` with `light`, into `tmp_path / "cache"` unless told otherwise."""
+    from featcache import api
+
+    def extract(data: Path, **options: Any) -> Any:
+        return api.extract(data, **{"out": tmp_path / "cache", **light, **options})
+
+    return extract
