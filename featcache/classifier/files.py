@@ -23,7 +23,6 @@ from featcache.recipe import Recipe, Stream, canonical_json, sha256_json
 from featcache.store.files import make_folder, write_durably
 
 FORMAT = 1
-SUFFIX = ".fc"
 _HEADER = "featcache"
 _BACKBONE = "backbone."
 _WEIGHT, _BIAS = "head.weight", "head.bias"
@@ -92,6 +91,8 @@ def read(path: Path) -> ClassifierFile:
     Raises:
         ClassifierError: missing, not a .fc file, damaged, or of another version.
     """
+    if path.is_dir():
+        raise ClassifierError(f"{path}: is a folder; give the file `probe --save` made")
     if not path.is_file():
         raise ClassifierError(
             f"{path}: no such classifier; make one with `featcache probe CACHE --save {path}`"
@@ -139,12 +140,14 @@ def _parse(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Cla
     )
     if len(head.bias) != len(classes):
         raise ClassifierError(f"{len(classes)} classes and a head of {len(head.bias)} outputs")
+    backbone = description["backbone"]
+    backbone = {"name": str(backbone["name"]), "locator": dict(backbone["locator"])}
     return ClassifierFile(
         head=head,
         classes=classes,
         recipe=Recipe.from_dict(description["recipe"]),
         stream=Stream.from_dict(description["stream"]),
-        backbone=description["backbone"],
+        backbone=backbone,
         measured=description["measured"],
         backbone_tensors={
             name.removeprefix(_BACKBONE): t

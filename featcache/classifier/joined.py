@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from featcache.backbones.registry import Backbone, load_backbone, load_from_loca
 from featcache.classifier import files
 from featcache.classifier.files import ClassifierFile
 from featcache.engines import Engine, make_engine
-from featcache.errors import BackboneError, ClassifierError, PictureError
+from featcache.errors import BackboneError, ClassifierError, PictureError, WeightsError
 from featcache.extraction.pipeline import Pixels, Unusable, in_order
 from featcache.images.decode import decode
 from featcache.images.files import read_file
@@ -25,6 +25,7 @@ from featcache.images.transforms import to_pixels
 from featcache.recipe import Preprocessing, Recipe, differing_fields
 
 BATCH = 32
+"""Pictures a forward pass, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +52,14 @@ class Classifier:
         ours = backbone.recipe(content.recipe.precision)
         if ours != content.recipe:
             fields = "; ".join(differing_fields(ours.to_dict(), content.recipe.to_dict()))
+            remedy = (
+                "give its weights with --weights"
+                if ours == replace(content.recipe, weights=ours.weights)
+                else "extract and probe again with the network as it is now"
+            )
             raise ClassifierError(
                 f"{content.backbone['name']}: the network is not the one the head was fitted on "
-                f"({fields}); give its weights with --weights"
+                f"({fields}); {remedy}"
             )
         self.content = content
         self._backbone = backbone
@@ -98,13 +104,9 @@ class Classifier:
         return make_engine(name, self._backbone.stem, self.recipe.preprocessing, device=device)
 
     def logits(self, engine: Engine, pixels: Iterable[Pixels]) -> npt.NDArray[np.float32]:
-        """(n, K) logits of n <= `BATCH` pictures; batches are always full, as in extraction."""
-        batch = np.zeros((BATCH, *self.recipe.preprocessing.size, 3), np.uint8)
-        count = 0
-        for count, picture in enumerate(pixels, 1):
-            batch[count - 1] = picture
-        features = engine.run(batch)[:count]
-        return self.content.head.logits(features.reshape(count, -1))
+        """(n, K) logits of n >= 1 pictures, in one forward pass."""
+        features = engine.run(np.stack(list(pixels)))
+        return self.content.head.logits(features.reshape(len(features), -1))
 
     def _answer(
         self, engine: Engine, paths: Sequence[str], loaded: list[Pixels | Unusable]
@@ -164,10 +166,15 @@ def join(
     preprocessing = content.recipe.preprocessing
     given = content.backbone_tensors or weights
     if given:
-        loaded = load_backbone(name, weights=given, preprocessing=preprocessing)
-    else:
-        locator = content.backbone["locator"]
+        return Classifier(content, load_backbone(name, weights=given, preprocessing=preprocessing))
+    locator = content.backbone["locator"]
+    try:
         loaded = load_from_locator(name, locator, preprocessing=preprocessing)
+    except WeightsError as error:
+        raise WeightsError(
+            f"the backbone's weights are not where they were: {error}; if they are elsewhere, give "
+            "that file with --weights"
+        ) from error
     return Classifier(content, loaded)
 
 
@@ -175,11 +182,16 @@ def trusted_name(recorded: str, confirmed: str | None) -> str:
     """The backbone's name, if it is one of a library or the user has named it too.
 
     Raises:
-        ClassifierError: a factory that the user has not named.
+        ClassifierError: a factory that the user has not named, or another name.
     """
+    if confirmed not in (None, recorded):
+        raise ClassifierError(
+            f"--backbone {confirmed}: the features are those of {recorded}; give that name, or "
+            "leave it out"
+        )
     if ":" in recorded and confirmed is None:
         raise ClassifierError(
             f"the backbone is a network of one's own ({recorded}), which runs code; "
             f"if you trust that code, say --backbone {recorded}"
         )
-    return confirmed or recorded
+    return recorded

@@ -16,7 +16,7 @@ from featcache.errors import ParityError, PictureError, SourceMissingError
 from featcache.extraction.pipeline import Slot, Unusable, load
 from featcache.heads.linear import CERTAIN_LOGIT
 from featcache.images.sources import Source
-from featcache.store.files import sync_folder
+from featcache.store.files import naming, sync_folder
 
 ROWS = 32
 """Real rows that are run from pixels."""
@@ -70,6 +70,7 @@ def save_checked(
     Raises:
         ParityError: the joined model gives other logits; says by how much. Nothing is saved.
         SourceMissingError: the pictures are gone, so it cannot be checked.
+        StoreError: it cannot be written there.
     """
     encoded = files.encode(content)
     draft = path.with_name(f".tmp-check-{path.name}")
@@ -82,8 +83,9 @@ def save_checked(
                 f"cached ones by {parity.worst:.2g} of their size (allowed: {TOLERANCE:g}) on "
                 f"{parity.rows} rows; extract again with --verify-content, then probe again"
             )
-        draft.replace(path)
-        sync_folder(path.absolute().parent)
+        with naming(path):
+            draft.replace(path)
+            sync_folder(path.absolute().parent)
     finally:
         draft.unlink(missing_ok=True)
     return parity
@@ -96,8 +98,8 @@ def measure(classifier: Classifier, rows: CheckedRows) -> Parity:
     for slot, outcome in zip(rows.slots, outcomes, strict=True):
         if isinstance(outcome, Unusable):
             raise SourceMissingError(
-                f"{slot.path}: the picture cannot be read as it was ({outcome.reason}), so the "
-                "classifier cannot be checked and is not saved; run `featcache extract` again"
+                f"{slot.path}: the picture cannot be read as it was ({outcome.reason}); "
+                "run `featcache extract` again, then probe again"
             ) from PictureError(outcome.reason)
     pixels = [outcome for outcome in outcomes if not isinstance(outcome, Unusable)]
     with classifier.engine() as engine:
