@@ -1,28 +1,50 @@
 """The `featcache` command: its subcommands, its exit codes, and how errors are shown."""
 
+import io
 import logging
-import os
 import sys
 import traceback
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from featcache_cli import backbones, caches, demo, extract, predict, probe
 from featcache_cli.rendering import say
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
-_DEBUG = "FEATCACHE_DEBUG"
+
+
+class Commands(TyperGroup):
+    """Runs a command; an error becomes one or two lines and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """As typer does, but for errors that featcache raises on purpose, and for Ctrl-C."""
+        from featcache.errors import FeatcacheError
+
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            say("interrupted; what was finished is kept, run the same command again to go on")
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+        except FeatcacheError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            say(f"error: {error}", style="red")
+            raise typer.Exit(EXIT_ERROR) from error
+
 
 app = typer.Typer(
     name="featcache",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    epilog="A first walk:  [bold]featcache demo[/bold]     Your own pictures:  "
-    "[bold]featcache extract pets/[/bold], then what it suggests.",
+    epilog="A first walk: [bold]featcache demo[/bold]. "
+    "Your own pictures: [bold]featcache extract pets/[/bold], then what it suggests.",
 )
 app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
@@ -51,30 +73,37 @@ def options(
         ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error, and what is logged.")
+        bool,
+        typer.Option(
+            "--debug",
+            envvar="FEATCACHE_DEBUG",
+            help="Show the traceback of an error, and what is logged.",
+        ),
     ] = False,
 ) -> None:
     """Run a frozen pretrained network over your pictures once, then train classifiers in seconds.
 
     [bold]extract[/bold] turns pictures into cached features, [bold]probe[/bold] fits and judges
     heads on them, [bold]predict[/bold] labels new pictures.
+
+    [bold]For example[/bold]
+
+    $ featcache extract pets/
+
+    $ featcache probe cache/pets-efficientnet_lite0 --save pets.fc
+
+    $ featcache predict pets.fc photo.jpg
     """
     if debug:
-        os.environ[_DEBUG] = "1"
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 
 def main() -> None:
-    """Run the command line; errors become one or two lines and an exit code."""
-    from featcache.errors import FeatcacheError
-
-    try:
-        app()
-    except KeyboardInterrupt:
-        say("interrupted; what was finished is kept, run the same command again to go on")
-        sys.exit(EXIT_INTERRUPTED)
-    except FeatcacheError as error:
-        if os.environ.get(_DEBUG):
-            traceback.print_exc()
-        say(f"error: {error}", style="red")
-        sys.exit(EXIT_ERROR)
+    """Run the command line in a process of its own."""
+    # Pillow warns of broken EXIF and TIFF tags in pictures that it reads all the same; what it
+    # cannot read is reported by name.
+    warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name of any bytes can be printed anywhere
+            stream.reconfigure(errors="backslashreplace")
+    app()

@@ -19,13 +19,13 @@ def backbones(
 
     [bold]For example[/bold]
 
-      featcache backbones mobilenet
+    $ featcache backbones mobilenet
 
-      featcache backbones 'timm/vit_small*'
+    $ featcache backbones 'timm/vit_small*'
     """
     from featcache import api
 
-    rows = api.backbones(pattern)
+    rows = api.list_backbones(pattern)
     if as_json:
         show_json([row.to_json() for row in rows])
         return

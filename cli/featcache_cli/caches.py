@@ -14,11 +14,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 
 def info(cache: CacheArgument, as_json: AsJson = False) -> None:
-    """Say what is in a cache and, against its source, what is stale, missing or new, and why.
+    """Say what is in a cache, and what is stale, missing or new against its source, and why.
 
     [bold]For example[/bold]
 
-      featcache info cache/pets-efficientnet_lite0
+    $ featcache info cache/pets-efficientnet_lite0
     """
     from featcache import api
 
@@ -80,7 +80,7 @@ def _render_staleness(result: Any) -> None:
     if state.fresh:
         line("[green]fresh: the source and the backbone are as they were[/green]")
     elif state.examples:
-        say("bring it up to date: run its `featcache extract` again")
+        say("to bring it up to date, run the `featcache extract` that made it again")
 
 
 def verify(cache: CacheArgument, as_json: AsJson = False) -> None:
@@ -88,7 +88,7 @@ def verify(cache: CacheArgument, as_json: AsJson = False) -> None:
 
     [bold]For example[/bold]
 
-      featcache verify cache/pets-efficientnet_lite0
+    $ featcache verify cache/pets-efficientnet_lite0
     """
     from featcache import api
 
@@ -109,7 +109,7 @@ def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
 
     [bold]For example[/bold]
 
-      featcache prune cache/pets-efficientnet_lite0
+    $ featcache prune cache/pets-efficientnet_lite0
     """
     from featcache import api
 

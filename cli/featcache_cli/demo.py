@@ -18,6 +18,10 @@ def demo(
     """Run the main job on what is installed already: handwritten digits, embedded weights.
 
     Needs no download. A second run reuses the features of the first.
+
+    [bold]For example[/bold]
+
+    $ featcache demo
     """
     from featcache import api
 

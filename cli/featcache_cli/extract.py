@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from featcache_cli.rendering import line, printable, progress, say, show, show_json, table, warn
+from featcache_cli.rendering import line, printable, progress, show, show_json, suggest, table, warn
 
 _MANY = 10
 
@@ -93,16 +93,16 @@ def extract(
 ) -> None:
     """Run a frozen network over pictures once and keep its features.
 
-    Only what is new or changed is computed. Interrupt it whenever you like: run it again and it
-    goes on.
+    Only what is new or changed is computed. Interrupt it whenever you like:
+    run it again and it goes on.
 
     [bold]For example[/bold]
 
-      featcache extract pets/
+    $ featcache extract pets/
 
-      featcache extract pets.csv --backbone resnet50
+    $ featcache extract pets.csv --backbone resnet50 --out cache/pets50
 
-      featcache extract digits --backbone timm/vit_small_patch16_224 --weights vits.safetensors
+    $ featcache extract digits --backbone timm/vit_small_patch16_224
     """
     from featcache import api
 
@@ -152,5 +152,6 @@ def render(result: Any) -> None:
         show(skipped)
         if len(result.skipped) > _MANY:
             more = len(result.skipped) - _MANY
-            line(f"... and {more} more: featcache info {printable(result.cache)} --json")
-    say(f"probe it: featcache probe {result.cache}")
+            line(f"... and {more} more")
+            suggest("all of them", "featcache", "info", result.cache, "--json")
+    suggest("probe it", "featcache", "probe", result.cache)

@@ -35,19 +35,21 @@ def predict(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV: path,label,probability,error.")
+        bool, typer.Option("--csv", help="Print CSV: path, label, probability, error.")
     ] = False,
 ) -> None:
     """Label pictures with a saved classifier.
 
-    A picture that cannot be read is reported in its row and stops nothing; the exit code is 1 only
-    if none could be read.
+    A picture that cannot be read is reported in its row and stops nothing;
+    the exit code is 1 only if none could be read.
 
     [bold]For example[/bold]
 
-      featcache predict pets.fc photo.jpg
+    $ featcache predict pets.fc photo.jpg
 
-      featcache predict pets.fc holiday/ --min-probability 0.8 --csv > labels.csv
+    $ featcache predict pets.fc 'holiday/*.jpg' --min-probability 0.8
+
+    $ featcache predict pets.fc holiday/ --csv > labels.csv
     """
     if as_json and as_csv:
         raise typer.BadParameter("give either --json or --csv")
@@ -96,12 +98,6 @@ def write_csv(predictions: Any) -> None:
     writer.writerow(["path", "label", "probability", "error"])
     for p in predictions:
         label = p.label if p.labels is None else ";".join(p.labels)
-        path = p.path.encode("utf-8", "backslashreplace").decode()
-        writer.writerow(
-            [
-                path,
-                label or "",
-                "" if p.probability is None else f"{p.probability:.6g}",
-                p.error or "",
-            ]
-        )
+        probability = "" if p.probability is None else f"{p.probability:.6g}"
+        row = [p.path, label or "", probability, p.error or ""]
+        writer.writerow(text.encode("utf-8", "backslashreplace").decode() for text in row)

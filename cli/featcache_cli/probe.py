@@ -15,6 +15,7 @@ from featcache_cli.rendering import (
     say,
     show,
     show_json,
+    suggest,
     table,
     warn,
 )
@@ -67,14 +68,15 @@ def probe(
 ) -> None:
     """Fit classifiers on cached features, and say honestly how good they are.
 
-    C is chosen on held-out pictures and the accuracy measured on others: nested cross-validation
-    where the data has no test split, the data's own splits where it has.
+    C (the strength of the fit) is chosen on held-out pictures and the accuracy
+    measured on others: nested cross-validation where the data has no test split,
+    the data's own splits where it has.
 
     [bold]For example[/bold]
 
-      featcache probe cache/pets-efficientnet_lite0
+    $ featcache probe cache/pets-efficientnet_lite0
 
-      featcache probe cache/pets-resnet50 --save pets.fc
+    $ featcache probe cache/pets-resnet50 --save pets.fc
     """
     from featcache import api
 
@@ -108,19 +110,20 @@ def render(result: Any) -> None:
     show(path)
     estimate = result.estimate
     line(f"[bold]accuracy {percent(estimate.accuracy)}[/bold]  ({interval(*estimate.ci95)})")
+    by_class = "mean average precision" if result.multi_label else "mean per class"
     line(
-        f"mean per class {percent(estimate.mean_per_class)}, log-loss {estimate.log_loss:.4f}, "
+        f"{by_class} {percent(estimate.mean_per_class)}, log-loss {estimate.log_loss:.4f}, "
         f"on {estimate.n} pictures that were held out"
     )
     line(f"how: {printable(estimate.method)}")
     line(
-        f"{result.head} on {result.n_train} pictures, {len(result.classes)} classes; certified "
-        f"within {result.gap:.1g} of the optimum; {result.seconds:.1f} s"
+        f"{result.head} on {result.n_train} pictures, {len(result.classes)} classes; "
+        f"certified within {100 * result.gap:.1g}% of the optimum; {result.seconds:.1f} s"
     )
     if not result.converged:
         say("the final fit did not reach its tolerance: its gap is above --tol", style="yellow")
     if result.saved:
         line(f"saved, and checked from pixels: {printable(result.saved)}")
-        say(f"use it: featcache predict {result.saved} PICTURE ...")
+        suggest("use it", "featcache", "predict", result.saved, "PICTURE")
     else:
-        say(f"keep it: featcache probe {result.cache} --save my.fc")
+        suggest("keep it", "featcache", "probe", result.cache, "--save", "my.fc")

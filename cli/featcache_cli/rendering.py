@@ -1,6 +1,7 @@
 """How records look in a terminal: results on stdout, progress and remarks on stderr."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
@@ -34,10 +35,20 @@ def printable(text: str) -> str:
     return escape(shown)
 
 
+def console(*, stderr: bool = False) -> Console:
+    """Where text goes as it is: names of files hold no emoji codes and are not coloured in."""
+    return Console(stderr=stderr, highlight=False, emoji=False)
+
+
 def say(text: str, style: str = "") -> None:
     """A remark on stderr."""
     lines = "\n".join(printable(line) for line in text.splitlines())
-    Console(stderr=True, highlight=False).print(lines, style=style, soft_wrap=True)
+    console(stderr=True).print(lines, style=style, soft_wrap=True)
+
+
+def suggest(reason: str, *command: str) -> None:
+    """A command to run next, on stderr, quoted for a shell."""
+    say(f"{reason}: {shlex.join(command)}")
 
 
 def warn(warnings: Iterable[str]) -> None:
@@ -48,17 +59,17 @@ def warn(warnings: Iterable[str]) -> None:
 
 def line(text: str) -> None:
     """A line of the result on stdout; `text` may hold markup."""
-    Console(highlight=False).print(text, soft_wrap=True)
+    console().print(text, soft_wrap=True)
 
 
 def show(table: Table) -> None:
     """A table on stdout."""
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 def show_json(value: Any) -> None:
     """JSON on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -84,7 +95,8 @@ def interval(low: float, high: float) -> str:
 
 @contextmanager
 def progress() -> Generator[Report, None, None]:
-    """One bar on stderr that follows the stages of a command."""
+    """One bar on stderr that follows the stages of a command; nothing where it is no terminal."""
+    stderr = console(stderr=True)
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -92,8 +104,9 @@ def progress() -> Generator[Report, None, None]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}, {task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=stderr,
         transient=True,
+        disable=not stderr.is_terminal,
     )
     tasks: dict[str, Any] = {}
 
@@ -103,7 +116,7 @@ def progress() -> Generator[Report, None, None]:
             tasks[stage] = bar.add_task(verb, total=total, unit=unit, rate="")
         bar.update(tasks[stage], completed=done, total=total)
         task = next(t for t in bar.tasks if t.id == tasks[stage])
-        bar.update(tasks[stage], rate=f"{task.speed or 0:.1f}/s")
+        bar.update(tasks[stage], rate=f"{task.speed:.1f}/s" if task.speed else "")
         if done >= total:
             bar.remove_task(tasks.pop(stage))
 

@@ -3,7 +3,7 @@
     requests       what can be asked
     extracting     extract
     probes         probe
-    predicting     predict, backbones
+    predicting     predict, list_backbones
     caches         info, verify, prune
     demonstration  demo
 
@@ -14,7 +14,7 @@ Every function takes either its request or the request's fields:
 from featcache.api.caches import info, prune, verify
 from featcache.api.demonstration import demo
 from featcache.api.extracting import extract
-from featcache.api.predicting import backbones, predict
+from featcache.api.predicting import list_backbones, predict
 from featcache.api.probes import probe
 from featcache.api.requests import ExtractRequest, PredictRequest, ProbeRequest, Progress
 
@@ -23,10 +23,10 @@ __all__ = [
     "PredictRequest",
     "ProbeRequest",
     "Progress",
-    "backbones",
     "demo",
     "extract",
     "info",
+    "list_backbones",
     "predict",
     "probe",
     "prune",

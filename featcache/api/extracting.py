@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from featcache.api.requests import ExtractRequest, PathLike, Progress
+from featcache.api.requests import ExtractRequest, PathLike, Progress, as_request
 from featcache.backbones.registry import load_backbone
 from featcache.errors import BackboneError
 from featcache.extraction.running import Extraction, Job, run
@@ -36,7 +36,7 @@ def extract(
         SourceError, BackboneError, EngineError, StoreError, PictureError (strict): each names the
             file or value and says what to do.
     """
-    request = data if isinstance(data, ExtractRequest) else ExtractRequest(data, **options)
+    request = as_request(ExtractRequest, data, options)
     source = open_source(request.data)
     backbone = load_backbone(
         request.backbone,

@@ -1,7 +1,8 @@
-"""`predict`: a classifier and pictures to labels. `backbones`: which networks there are."""
+"""`predict`: a classifier and pictures to labels. `list_backbones`: which networks there are."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.api.requests import PathLike, PredictRequest, Progress
-from featcache.backbones.registry import list_backbones
+from featcache.api.requests import PathLike, PredictRequest, Progress, as_request
+from featcache.backbones import registry
 from featcache.classifier.joined import Classifier, load_classifier
-from featcache.errors import ClassifierError
 from featcache.images.expanding import expand
 from featcache.results import BackboneRow, LabelProbability, Prediction
 
@@ -21,7 +21,7 @@ _MULTI_LABEL_THRESHOLD = 0.5
 
 def predict(
     classifier: PathLike | PredictRequest,
-    pictures: str | Sequence[str] = (),
+    pictures: PathLike | Sequence[PathLike] = (),
     *,
     progress: Progress | None = None,
     **options: Any,
@@ -38,14 +38,9 @@ def predict(
         ClassifierError, BackboneError: the classifier cannot be used.
         SourceError: a folder without pictures, or a pattern that matches nothing.
     """
-    if isinstance(classifier, PredictRequest):
-        request = classifier
-    else:
-        named = (pictures,) if isinstance(pictures, str) else tuple(pictures)
-        request = PredictRequest(classifier, named, **options)
-    if request.top < 1:
-        raise ClassifierError(f"top {request.top}: give how many classes to list, at least 1")
-    paths = expand(request.pictures)
+    named = (pictures,) if isinstance(pictures, (str, os.PathLike)) else tuple(pictures)
+    request = as_request(PredictRequest, classifier, options, named)
+    paths = expand(os.fspath(picture) for picture in request.pictures)
     loaded = load_classifier(
         Path(request.classifier), backbone=request.backbone, weights=request.weights
     )
@@ -86,12 +81,13 @@ def _prediction(
     )
 
 
-def backbones(pattern: str | None = None) -> tuple[BackboneRow, ...]:
+def list_backbones(pattern: str | None = None) -> tuple[BackboneRow, ...]:
     """Networks that can be used, the embedded ones first.
 
     Args:
         pattern: part of a name, or a pattern with * and ?.
     """
     return tuple(
-        BackboneRow(row.name, row.library, row.weights, row.size) for row in list_backbones(pattern)
+        BackboneRow(row.name, row.library, row.weights, row.size)
+        for row in registry.list_backbones(pattern)
     )

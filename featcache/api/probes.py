@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.api.requests import PathLike, ProbeRequest, Progress
+from featcache.api.requests import PathLike, ProbeRequest, Progress, as_request
 from featcache.backbones.registry import load_from_locator
 from featcache.classifier.files import ClassifierFile
 from featcache.classifier.joined import join, trusted_name
 from featcache.classifier.parity import CheckedRows, choose_rows, save_checked
+from featcache.errors import ClassifierError, SourceMissingError, StoreError
 from featcache.extraction.pipeline import Slot
 from featcache.images.sources import source_from_locator
 from featcache.probing import LabelledRows, Probed, ProbeSpec, fit_probe, labelled_rows
@@ -24,11 +28,16 @@ from featcache.store.cache import Cache
 from featcache.store.findings import write_findings
 from featcache.store.index import SPLITS
 
+log = logging.getLogger(__name__)
+
 
 def probe(
     cache: PathLike | ProbeRequest, *, progress: Progress | None = None, **options: Any
 ) -> ProbeResult:
     """Fit heads on cached features, choose C on held-out rows, and estimate honestly.
+
+    What was found is kept in the cache, row by row; if a classifier then cannot be saved, the
+    findings are there all the same.
 
     Args:
         cache: a request, or its `cache`.
@@ -37,10 +46,13 @@ def probe(
 
     Raises:
         StoreError: the cache cannot be used. ProbeError: the labels do not allow it.
+        ClassifierError: the classifier cannot be saved there, or runs code nobody vouched for.
         ParityError: the classifier to be saved does not give what was measured.
+        SourceMissingError: the pictures are gone, so a classifier to be saved cannot be checked.
     """
-    request = cache if isinstance(cache, ProbeRequest) else ProbeRequest(cache, **options)
+    request = as_request(ProbeRequest, cache, options)
     opened = Cache(Path(request.cache), trust=request.trust)
+    _refuse_early(opened, request)
     spec = ProbeSpec(
         loss=request.head,
         folds=request.folds,
@@ -50,16 +62,26 @@ def probe(
     )
     data = labelled_rows(opened, spec.cut)
     probed = fit_probe(data, spec, progress)
-    result = _record(opened, request, spec, data, probed)
-    if request.save is not None:
-        _save(opened, request, spec, data, probed, result)
-    _keep(opened, result, data, probed)
-    return result
+    result = _keep(opened, _record(opened, spec, data, probed), data, probed)
+    if request.save is None:
+        return result
+    _save(opened, request, spec, data, probed, result)
+    return replace(result, saved=os.fspath(request.save))
 
 
-def _record(
-    cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: LabelledRows, probed: Probed
-) -> ProbeResult:
+def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
+    """Refuse what could never be saved before minutes are spent on fitting it."""
+    if request.save is None:
+        return
+    trusted_name(cache.manifest.backbone["name"], request.backbone)
+    if Path(request.save).is_dir():
+        raise ClassifierError(
+            f"{request.save}: is a folder; name the file to be written, such as "
+            f"{Path(request.save) / 'my.fc'}"
+        )
+
+
+def _record(cache: Cache, spec: ProbeSpec, data: LabelledRows, probed: Probed) -> ProbeResult:
     estimate = Estimate(
         method=probed.method,
         accuracy=probed.scores.accuracy,
@@ -84,20 +106,18 @@ def _record(
         seconds=round(probed.seconds, 3),
         cache=os.fspath(cache.folder),
         cut=spec.cut,
-        saved=os.fspath(request.save) if request.save is not None else None,
-        result=_identity(cache, spec),
+        multi_label=probed.head.multi_label,
+        result=_identity(cache, spec, data),
         warnings=probed.warnings,
     )
 
 
-def _identity(cache: Cache, spec: ProbeSpec) -> str:
-    """Names the findings of this question to these rows; asking again replaces them."""
-    entry = cache.manifest.index
-    stream = cache.stream(spec.cut).entry
+def _identity(cache: Cache, spec: ProbeSpec, data: LabelledRows) -> str:
+    """Names the findings of this question to these pictures; asking again replaces them."""
     question = {
-        "index": entry.sha256 if entry else None,
-        "stream": stream.stream.key,
-        "shards": [s.sha256 for s in stream.shards],
+        "stream": cache.stream(spec.cut).entry.stream.key,
+        "classes": data.classes,
+        "rows": _rows_sha256(cache, data),
         "spec": {
             "loss": spec.loss,
             "folds": spec.folds,
@@ -111,8 +131,21 @@ def _identity(cache: Cache, spec: ProbeSpec) -> str:
     return sha256_json(question)[:12]
 
 
-def _keep(cache: Cache, result: ProbeResult, data: LabelledRows, probed: Probed) -> None:
-    """Keep the findings in the cache, with held-out probabilities row by row."""
+def _rows_sha256(cache: Cache, data: LabelledRows) -> str:
+    """Hex sha256 of which contents were probed, with which labels, splits and groups."""
+    digest = hashlib.sha256()
+    for values in (cache.index.hashes[data.rows], data.targets, data.splits, data.groups):
+        digest.update(f"{values.dtype.str} {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _keep(cache: Cache, result: ProbeResult, data: LabelledRows, probed: Probed) -> ProbeResult:
+    """Keep the findings in the cache, with held-out probabilities row by row.
+
+    A cache that cannot be written (somebody else's, a read-only disk) can be probed all the same:
+    the result then has no identity, and says so.
+    """
     rows: dict[str, npt.NDArray[Any]] = {
         "row": data.rows,
         "hashes": cache.index.hashes[data.rows],
@@ -124,8 +157,14 @@ def _keep(cache: Cache, result: ProbeResult, data: LabelledRows, probed: Probed)
         "bias": probed.head.bias,
     }
     record = {k: v for k, v in result.to_json().items() if k not in ("seconds", "saved", "cache")}
-    write_findings(cache.folder, result.result or "", record, rows)
+    try:
+        write_findings(cache.folder, result.result or "", record, rows)
+    except StoreError as error:
+        log.info("findings not kept: %s", error)
+        unkept = f"the findings are not kept in the cache ({error})"
+        return replace(result, result=None, warnings=(*result.warnings, unkept))
     journal.note(cache.folder, "probe", result=result.result, seconds=result.seconds)
+    return result
 
 
 def _save(
@@ -138,9 +177,10 @@ def _save(
 ) -> None:
     """Write the classifier, checked against the cached logits from pixels."""
     manifest, reader = cache.manifest, cache.stream(spec.cut)
-    name = trusted_name(manifest.backbone["name"], request.backbone)
+    path = Path(request.save or "")
     tensors = {}
     if request.embed_backbone:
+        name = trusted_name(manifest.backbone["name"], request.backbone)
         locator, preprocessing = manifest.backbone["locator"], manifest.recipe.preprocessing
         tensors = load_from_locator(name, locator, preprocessing=preprocessing).state()
     content = ClassifierFile(
@@ -153,14 +193,14 @@ def _save(
         backbone_tensors=tensors,
     )
     chosen = choose_rows(len(data))
-    rows = CheckedRows(
-        source=source_from_locator(manifest.source),
-        slots=[
-            Slot(cache.index.hashes[row].tobytes(), cache.index.paths[int(row)])
-            for row in data.rows[chosen]
-        ],
-        features=data.features[chosen],
-    )
-    save_checked(
-        Path(request.save or ""), content, lambda read: join(read, backbone=request.backbone), rows
-    )
+    slots = [
+        Slot(cache.index.hashes[row].tobytes(), cache.index.paths[int(row)])
+        for row in data.rows[chosen]
+    ]
+    try:
+        rows = CheckedRows(source_from_locator(manifest.source), slots, data.features[chosen])
+        save_checked(path, content, lambda read: join(read, backbone=request.backbone), rows)
+    except SourceMissingError as error:
+        raise SourceMissingError(
+            f"{path}: not saved, since it cannot be checked from pixels: {error}"
+        ) from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar, get_args
 
+from featcache.errors import ClassifierError, EngineError, StoreError
 from featcache.recipe import Preprocessing, StoredDtype
 
 PathLike = str | os.PathLike[str]
@@ -34,6 +35,9 @@ class ExtractRequest:
         strict: a picture that cannot be read is an error instead of a skip.
         verify_content: hash every file again, whatever its time stamps say.
         replace_source: let this data take the place of what the cache was made from.
+
+    Raises:
+        EngineError, StoreError: a value that cannot be asked for.
     """
 
     data: PathLike
@@ -51,6 +55,15 @@ class ExtractRequest:
     strict: bool = False
     verify_content: bool = False
     replace_source: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "threads", "shard_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise EngineError(f"{name} {value}: give at least 1, or leave it out")
+        if self.store_dtype not in get_args(StoredDtype):
+            known = " or ".join(get_args(StoredDtype))
+            raise StoreError(f"store_dtype {self.store_dtype!r}: unknown; give {known}")
 
 
 @dataclass(frozen=True)
@@ -95,13 +108,49 @@ class PredictRequest:
         engine, device: "auto" or a name.
         backbone: `package.module:factory`, to vouch for the code of a network of one's own.
         weights: a file of the backbone's weights, where the one the classifier names is gone.
+
+    Raises:
+        ClassifierError: a value that cannot be asked for.
     """
 
     classifier: PathLike
-    pictures: tuple[str, ...]
+    pictures: tuple[PathLike, ...]
     top: int = 3
     min_probability: float | None = None
     engine: str = "auto"
     device: str = "auto"
     backbone: str | None = None
     weights: PathLike | None = None
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ClassifierError(f"top {self.top}: give how many classes to list, at least 1")
+        least = self.min_probability
+        if least is not None and not 0 <= least <= 1:
+            raise ClassifierError(f"min_probability {least}: give a number from 0 to 1")
+
+
+Request = TypeVar("Request", ExtractRequest, ProbeRequest, PredictRequest)
+
+
+def as_request(
+    kind: type[Request], given: Request | Any, options: Mapping[str, Any], *more: Any
+) -> Request:
+    """The request itself, or one made of its fields.
+
+    Args:
+        kind: class of the request.
+        given: the request, or the value of its first field.
+        options: further fields by name.
+        *more: values of the fields after the first.
+
+    Raises:
+        TypeError: a request with fields beside it, which would be ignored.
+    """
+    if not isinstance(given, kind):
+        return kind(given, *more, **options)
+    if options or any(more):
+        raise TypeError(
+            f"a {kind.__name__} is complete; change its fields with dataclasses.replace, not beside"
+        )
+    return given

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from featcache.errors import SourceError
 from featcache.images.files import PICTURE_SUFFIXES
+from featcache.images.naming import shown
 
 
 def expand(names: Iterable[str]) -> list[str]:
@@ -27,19 +28,28 @@ def _paths(name: str) -> Iterator[str]:
         found = sorted(_below(name))
         if not found:
             raise SourceError(
-                f"{name}: no pictures in this folder; they end in {' '.join(PICTURE_SUFFIXES)}"
+                f"{shown(name)}: no pictures in this folder; they end in "
+                f"{' '.join(PICTURE_SUFFIXES)}"
             )
         yield from found
     elif glob.has_magic(name) and not os.path.lexists(name):
-        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - names stay as typed
+        found = list(_matching(name))
         if not found:
             raise SourceError(
-                f"{name}: no file matches; check the pattern, and quote it for your shell"
+                f"{shown(name)}: no picture matches; check the pattern, and quote it for your shell"
             )
-        for path in found:
-            yield from _paths(path)
+        yield from found
     else:
         yield name
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """What a pattern matches; folders among it give their pictures, if they have some."""
+    for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - names stay as typed
+        if os.path.isdir(path):  # noqa: PTH112 - names stay as typed
+            yield from sorted(_below(path))
+        else:
+            yield path
 
 
 def _below(folder: str) -> Iterator[str]:

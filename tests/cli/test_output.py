@@ -1,0 +1,241 @@
+"""Results on stdout, progress and remarks on stderr; nothing in a name can disturb a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from featcache import api
+from featcache.results import ChangeCounts, InfoResult, Staleness
+from featcache_cli.rendering import printable
+
+LIGHT = ("--backbone", "timm/test_resnet", "--weights", "random", "--image-size", "32")
+ESCAPE = re.compile("\x1b|\r")
+
+
+def test_extract(invoke: Any, pictures: Path, tmp_path: Path) -> None:
+    result = invoke("extract", pictures, "--out", tmp_path / "my cache", *LIGHT)
+    assert result.exit_code == 0
+    assert "25 pictures in 2 classes: 24 computed, 0 reused, 1 skipped" in result.stdout
+    assert "features: penultimate, 96 float32, by torch on cpu" in result.stdout
+    assert re.search(r"cat/broken\.jpg +not a picture", result.stdout)
+    cache = shlex.quote(str(tmp_path / "my cache"))
+    assert f"probe it: featcache probe {cache}" in result.stderr
+
+
+def test_probe(invoke: Any, cache: Path, tmp_path: Path) -> None:
+    command = ("probe", cache, "--cv", "2", "--tol", "0.5", "--save", tmp_path / "d.fc")
+    result = invoke(*command)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert re.fullmatch(r" +C  accuracy  log-loss *", lines[1])
+    assert sum("chosen" in line for line in lines) == 1
+    assert re.search(
+        r"^accuracy \d+\.\d%  \(95% interval \d+\.\d% to \d+\.\d%\)$", result.stdout, re.MULTILINE
+    )
+    assert (
+        "how: nested cross-validation (2 outer, 3 inner folds); interval: Wilson" in result.stdout
+    )
+    assert f"saved, and checked from pixels: {tmp_path / 'd.fc'}" in result.stdout
+    assert f"use it: featcache predict {tmp_path / 'd.fc'} PICTURE" in result.stderr
+
+
+def test_predict(invoke: Any, classifier: Path, pictures: Path) -> None:
+    result = invoke("predict", classifier, pictures / "cat")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0].split() == ["picture", "label", "probability", "then"]
+    assert len(re.findall(r"\d+\.\d%", result.stdout)) == 2 * 12
+    assert "unreadable" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    unsure = invoke("predict", classifier, pictures / "cat", "--min-probability", "1")
+    assert "unsure" in unsure.stdout
+
+
+def test_no_readable_picture_is_exit_1(invoke: Any, classifier: Path, pictures: Path) -> None:
+    result = invoke("predict", classifier, pictures / "cat" / "broken.jpg", "missing.png")
+    assert result.exit_code == 1
+    assert result.stdout.count("unreadable") == 2
+    one = invoke("predict", classifier, pictures / "cat" / "00.jpg", "missing.png")
+    assert one.exit_code == 0
+
+
+def test_info_verify_and_prune(invoke: Any, cache: Path, pictures: Path) -> None:
+    info = invoke("info", cache).stdout
+    assert f"source: {pictures}" in info.replace("\n", "")
+    assert "classes: 2: cat 13, coffee 12" in info
+    assert "cat/broken.jpg" in info
+    assert "fresh: the source and the backbone are as they were" in info
+    assert "all as committed" in invoke("verify", cache).stdout
+    assert "removed 0 rows" in invoke("prune", cache).stdout
+
+
+def test_verify_is_exit_1_where_something_is_damaged(
+    invoke: Any, pictures: Path, tmp_path: Path
+) -> None:
+    assert invoke("extract", pictures, "--out", tmp_path / "c", *LIGHT).exit_code == 0
+    (shard,) = (tmp_path / "c").glob("shards/*/*.h5")
+    shard.write_bytes(shard.read_bytes() + b"!")
+    result = invoke("verify", tmp_path / "c")
+    assert result.exit_code == 1
+    assert "1 damaged" in result.stdout
+    assert shard.name in result.stdout.replace("\n", "")
+
+
+def test_backbones(invoke: Any) -> None:
+    listed = invoke("backbones", "efficientnet_lite0")
+    assert listed.stdout.splitlines()[0].split() == ["name", "library", "weights", "pixels"]
+    assert "efficientnet_lite0" in listed.stdout
+    none = invoke("backbones", "no-such-network")
+    assert none.exit_code == 1
+    assert "no backbone matches 'no-such-network'" in none.stderr
+    assert "and" in invoke("backbones", "timm/").stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["extract", "probe", "predict", "info", "verify", "prune"])
+def test_json_alone_is_on_stdout(
+    invoke: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    pictures: Path,
+    cache: Path,
+    classifier: Path,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    arguments = {
+        "extract": (pictures, "--out", cache, *LIGHT),
+        "probe": (cache, "--cv", "2", "--tol", "0.5"),
+        "predict": (classifier, pictures / "cat"),
+    }
+    done = invoke(command, *arguments.get(command, (cache,)), "--json")
+    assert done.exit_code == 0
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    value = json.loads(done.stdout, parse_constant=refuse)
+    assert not ESCAPE.search(done.stdout)
+    if command == "predict":
+        assert len(value) == 13
+        assert all({"path", "label", "probability", "top"} <= set(entry) for entry in value)
+    else:
+        assert value["cache"] == str(cache)
+
+
+def test_csv(invoke: Any, classifier: Path, pictures: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b'a,"b"\n\xff.jpg')
+    (tmp_path / name).write_bytes((pictures / "cat" / "00.jpg").read_bytes())
+    result = invoke("predict", classifier, tmp_path, "missing.png", "--csv")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert list(rows[0]) == ["path", "label", "probability", "error"]
+    assert rows[0]["path"] == str(tmp_path / name).encode("utf-8", "backslashreplace").decode()
+    assert 0 < float(rows[0]["probability"]) <= 1
+    assert rows[1] == {
+        "path": "missing.png",
+        "label": "",
+        "probability": "",
+        "error": "missing: there is no such file",
+    }
+
+
+def test_names_cannot_disturb_a_terminal(
+    run: Any, classifier: Path, pictures: Path, tmp_path: Path
+) -> None:
+    content = (pictures / "cat" / "00.jpg").read_bytes()
+    for name in (b"a\nb.jpg", b"[red]c.jpg", b"d:cat:.jpg", b"e\xff.jpg", b"f\x1b[31m.jpg"):
+        Path(tmp_path, os.fsdecode(name)).write_bytes(content)
+    done = run("predict", classifier, *sorted(tmp_path.iterdir()), COLUMNS="300")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode()
+    for shown in (r"a\nb.jpg", "[red]c.jpg", "d:cat:.jpg", r"e\udcff.jpg", r"f\x1b[31m.jpg"):
+        assert f"/{shown} " in text
+    assert not ESCAPE.search(text)
+
+
+def test_names_in_errors_cannot_either(invoke: Any) -> None:
+    shown = invoke("probe", "no\n[red]such\x1b[31m:cat:").stderr
+    assert "[red]such" in shown
+    assert ":cat:" in shown
+    assert not ESCAPE.search(shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("plain é", "plain é"), ("a\nb", "a\\nb"), ("\udcff", "\\udcff"), ("\u202e", "\\u202e")],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable("[red]x[/red]") == "\\[red]x\\[/red]"
+
+
+def test_colours_only_where_asked(
+    invoke: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not ESCAPE.search(invoke("info", cache).output)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[32mfresh" in invoke("info", cache).stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[32m" not in invoke("info", cache).stdout
+
+
+def test_pillows_warnings_do_not_clutter(run: Any, pictures: Path, tmp_path: Path) -> None:
+    """A JPEG whose EXIF ends too soon is read all the same; Pillow warns about it."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x09\0"  # a directory of nine entries without one
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    for label in ("cat", "coffee"):
+        (tmp_path / "p" / label).mkdir(parents=True)
+        for name in ("00.jpg", "01.jpg"):
+            jpeg = (pictures / label / name).read_bytes()
+            (tmp_path / "p" / label / name).write_bytes(jpeg[:2] + segment + jpeg[2:])
+    with (
+        pytest.warns(UserWarning, match="Corrupt EXIF"),
+        Image.open(tmp_path / "p" / "cat" / "00.jpg") as image,
+    ):
+        image.getexif()
+    done = run("extract", tmp_path / "p", "--out", tmp_path / "c", *LIGHT)
+    assert done.returncode == 0
+    assert b"4 computed, 0 reused, 0 skipped" in done.stdout
+    assert done.stderr.decode().splitlines() == [f"probe it: featcache probe {tmp_path / 'c'}"]
+
+
+def test_a_stale_cache_and_one_that_could_not_be_compared(
+    invoke: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    real: InfoResult = api.info(cache)
+    states = {
+        "stale: weights: a here, b there": Staleness(
+            True, None, ChangeCounts(), {}, ("weights: a here, b there",), None
+        ),
+        "new: 1: cat/[x].jpg": Staleness(
+            True, None, ChangeCounts(new=1), {"new": ("cat/[x].jpg",)}, (), None
+        ),
+        "": Staleness(True, None, ChangeCounts(), {}, (), "the weights are gone"),
+    }
+    for shown, state in states.items():
+        monkeypatch.setattr(api, "info", lambda _, s=state: replace(real, staleness=s))
+        result = invoke("info", cache)
+        assert shown in result.stdout
+        assert "fresh" not in result.stdout
+    assert "not compared with its backbone: the weights are gone" in result.stderr
+
+
+@pytest.mark.slow
+def test_demo(run: Any, tmp_path: Path) -> None:
+    """The whole main job on the digits; minutes on two cores."""
+    done = run("demo", "--out", tmp_path / "demo")
+    assert done.returncode == 0
+    (accuracy,) = re.findall(r"accuracy (\d+\.\d)%", done.stdout.decode())
+    assert 90 < float(accuracy) < 98
+    assert (tmp_path / "demo" / "digits.fc").is_file()
+    assert done.stdout.count(b"-is-") == 8
