@@ -4,19 +4,27 @@
     extracting     extract
     probes         probe
     predicting     predict, list_backbones
-    caches         info, verify, prune
+    caches         info
+    upkeep         verify, prune
     demonstration  demo
 
 Every function takes either its request or the request's fields:
 `extract("pets/", backbone="resnet50")` is `extract(ExtractRequest("pets/", backbone="resnet50"))`.
 """
 
-from featcache.api.caches import info, prune, verify
-from featcache.api.demonstration import demo
-from featcache.api.extracting import extract
-from featcache.api.predicting import list_backbones, predict
-from featcache.api.probes import probe
-from featcache.api.requests import ExtractRequest, PredictRequest, ProbeRequest, Progress
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featcache.api.caches import info
+    from featcache.api.demonstration import demo
+    from featcache.api.extracting import extract
+    from featcache.api.predicting import list_backbones, predict
+    from featcache.api.probes import probe
+    from featcache.api.requests import ExtractRequest, PredictRequest, ProbeRequest, Progress
+    from featcache.api.upkeep import prune, verify
 
 __all__ = [
     "ExtractRequest",
@@ -32,3 +40,21 @@ __all__ = [
     "prune",
     "verify",
 ]
+
+_HOMES = {
+    "caches": ("info",),
+    "demonstration": ("demo",),
+    "extracting": ("extract",),
+    "predicting": ("list_backbones", "predict"),
+    "probes": ("probe",),
+    "requests": ("ExtractRequest", "PredictRequest", "ProbeRequest", "Progress"),
+    "upkeep": ("prune", "verify"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a command's file when it is first asked for: `verify` needs no network library."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"featcache.api.{home}"), name)
+    raise AttributeError(f"module 'featcache.api' has no attribute {name!r}")

@@ -1,9 +1,8 @@
-"""`info`, `verify`, `prune`: what is in a cache, whether it is whole, what it needs no longer."""
+"""`info`: what is in a cache, and what of it is stale, missing or new."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,20 +16,16 @@ from featcache.images.sources import source_from_locator
 from featcache.recipe import differing_fields
 from featcache.results import (
     ChangeCounts,
-    DamagedFile,
     InfoResult,
-    PruneResult,
     Skip,
     Staleness,
     StreamInfo,
-    VerifyResult,
 )
 from featcache.store import journal
 from featcache.store.cache import Cache, shard_path
 from featcache.store.findings import list_findings
 from featcache.store.index import NO_SPLIT, SPLITS, Index
 from featcache.store.manifest import Manifest, StreamEntry
-from featcache.store.upkeep import prune_files, verify_files
 
 _EXAMPLES = 5
 
@@ -145,36 +140,3 @@ def _examples(changes: Changes) -> dict[str, tuple[str, ...]]:
         "moved": tuple(f"{old} -> {new}" for old, new in changes.moved),
     }
     return {kind: paths[:_EXAMPLES] for kind, paths in named.items() if paths}
-
-
-def verify(cache: PathLike) -> VerifyResult:
-    """Hash every committed file of a cache again.
-
-    Args:
-        cache: folder of a cache.
-
-    Raises:
-        CacheMissingError, CacheDamagedError: the manifest itself cannot be used.
-    """
-    started = time.perf_counter()
-    files, size, damage = verify_files(Path(cache))
-    return VerifyResult(
-        cache=os.fspath(cache),
-        files=files,
-        bytes=size,
-        damaged=tuple(DamagedFile(d.path, d.problem) for d in damage),
-        seconds=round(time.perf_counter() - started, 3),
-    )
-
-
-def prune(cache: PathLike) -> PruneResult:
-    """Remove rows whose content no sample has any more, and files that nothing names.
-
-    Args:
-        cache: folder of a cache.
-
-    Raises:
-        CacheBusyError: another process writes it. StoreError: it cannot be used.
-    """
-    done = prune_files(Path(cache))
-    return PruneResult(os.fspath(cache), done.files, done.rows, done.bytes_freed)

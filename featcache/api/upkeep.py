@@ -1,0 +1,44 @@
+"""`verify` and `prune`: whether a cache is whole, and what it no longer needs."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from featcache.api.requests import PathLike
+from featcache.results import DamagedFile, PruneResult, VerifyResult
+from featcache.store.upkeep import prune_files, verify_files
+
+
+def verify(cache: PathLike) -> VerifyResult:
+    """Hash every committed file of a cache again.
+
+    Args:
+        cache: folder of a cache.
+
+    Raises:
+        CacheMissingError, CacheDamagedError: the manifest itself cannot be used.
+    """
+    started = time.perf_counter()
+    files, size, damage = verify_files(Path(cache))
+    return VerifyResult(
+        cache=os.fspath(cache),
+        files=files,
+        bytes=size,
+        damaged=tuple(DamagedFile(d.path, d.problem) for d in damage),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def prune(cache: PathLike) -> PruneResult:
+    """Remove rows whose content no sample has any more, and files that nothing names.
+
+    Args:
+        cache: folder of a cache.
+
+    Raises:
+        CacheBusyError: another process writes it. StoreError: it cannot be used.
+    """
+    done = prune_files(Path(cache))
+    return PruneResult(os.fspath(cache), done.files, done.rows, done.bytes_freed)
