@@ -5,6 +5,7 @@ An engine decides no value beyond rounding: which one ran is provenance, not par
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -67,3 +68,10 @@ def versions() -> dict[str, Any]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("numpy", "pillow", "timm", "torch", "torchvision")}
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

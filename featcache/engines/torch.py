@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from typing import Self
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from featcache.engines import available_cores
 from featcache.errors import EngineError
 from featcache.recipe import Preprocessing
 
@@ -53,23 +55,21 @@ class TorchEngine:
         threads: int | None = None,
     ) -> None:
         self.device = str(device)
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or available_cores()
         self._device = device
         self._stem = stem.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
-        self._mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+            for values in (preprocessing.mean, preprocessing.std)
+        )
         self._settings = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self._settings.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(self.threads)
         self._settings.enter_context(torch.inference_mode())
-        if self._device.type == "cuda":
-            self._settings.callback(
-                torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
-            )
-            torch.set_float32_matmul_precision("highest")
-            self._settings.enter_context(torch.backends.cudnn.flags(allow_tf32=False))
+        self._settings.enter_context(full_precision())
+        self._settings.enter_context(torch.autocast(self._device.type, enabled=False))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -79,7 +79,45 @@ class TorchEngine:
         """(B, H, W, 3) pixels to (B, *shape) float32 activations.
 
         (x / 255 - mean) / std in this order is what published transforms compute, bit for bit.
+
+        Raises:
+            EngineError: the batch does not fit the device's memory.
         """
-        batch = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
-        batch = batch.float().div_(255).sub_(self._mean).div_(self._std)
-        return self._stem(batch).float().cpu().numpy()
+        try:
+            batch = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
+            batch = batch.float().div_(255).sub_(self._mean).div_(self._std)
+            return self._stem(batch).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"{self.device}: a batch of {len(pixels)} pictures does not fit its memory; "
+                "give a smaller --batch-size, or --device cpu"
+            ) from error
+
+
+@contextlib.contextmanager
+def full_precision() -> Generator[None, None, None]:
+    """Float32 arithmetic in all its bits, whatever was set before; restored afterwards.
+
+    It matters on CPUs too: what is set for CUDA's matrix products becomes bfloat16 in oneDNN's.
+    """
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    per_operation: list[Any] = []
+    if hasattr(torch.backends, "fp32_precision"):  # since torch 2.9, over the general settings
+        per_operation = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]  # type: ignore[attr-defined]
+    general: list[tuple[Callable[[], Any], Callable[[Any], None], Any]] = [
+        (partial(getattr, cudnn, name), partial(setattr, cudnn, name), value)
+        for name, value in (("benchmark", False), ("deterministic", True), ("allow_tf32", False))
+    ]
+    general.append(
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
+    )
+    with contextlib.ExitStack() as before:
+        for operation in per_operation:  # restored last, since the general settings reach into them
+            before.callback(setattr, operation, "fp32_precision", operation.fp32_precision)
+        for read, write, value in general:
+            with contextlib.suppress(RuntimeError):  # torch names no general value for a mix
+                before.callback(write, read())
+                write(value)
+        for operation in per_operation:
+            operation.fp32_precision = "ieee"
+        yield
