@@ -1,12 +1,15 @@
 """The cache on disk: what is there, what it is worth, and how it gets there without ever lying.
 
     files      durable writing: temporary name, fsync, rename, fsync of the folder
+    locks      one writer at a time
+    documents  JSON files that carry their own digest
     hdf5       plain HDF5 files of contiguous, aligned arrays; the only file that imports h5py
     index      one row a sample: path, content hash, labels, split, group, stat key
     shards     activations of one stream, with the content hashes of their rows
     manifest   the one commit point: what is in force
     plan       which rows go into which shard, a pure function of what is committed and missing
-    cache      opening, reading, writing; the room's front door
+    cache      opening a cache and reading its rows; the room's front door
+    writing    holding a cache for writing: shards, indices, commits
     findings   what each probe found, row by row
     journal    what ran and when; never part of what is compared
     upkeep     verify and prune

@@ -1,39 +1,25 @@
-"""The front door of the room: open a cache, read its rows, write new ones."""
+"""Reading: open a cache, look rows up by content, read them."""
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import (
-    CacheBusyError,
-    CacheDamagedError,
-    CacheIncompleteError,
-    CacheMismatchError,
-    CacheMissingError,
-    DiskSpaceError,
-)
-from featcache.recipe import PENULTIMATE, Recipe, Stream, View, differing_fields
+from featcache.errors import CacheDamagedError, CacheIncompleteError, CacheMissingError
+from featcache.recipe import PENULTIMATE, Stream, View
 from featcache.store import manifest as manifests
-from featcache.store import plan as plans
-from featcache.store.files import make_folder, remove_leftovers, sha256_file, write_durably
-from featcache.store.index import Index, opaque, read_index, write_index
-from featcache.store.manifest import IndexEntry, Manifest, Plan, ShardEntry, StreamEntry
-from featcache.store.shards import Shard, encode_shard, map_shard
+from featcache.store.files import naming, sha256_file
+from featcache.store.index import Index, opaque, read_index
+from featcache.store.manifest import ShardEntry, StreamEntry
+from featcache.store.shards import Shard, map_shard
 
-LOCK = ".lock"
 SHARDS = "shards"
-_SPARE_BYTES = 64 << 20
 
 _checked: set[tuple[str, str, int, int, int]] = set()
 _checked_lock = threading.Lock()
@@ -50,18 +36,20 @@ def check_file(path: Path, sha256: str) -> None:
     Raises:
         CacheDamagedError: it is gone or differs.
     """
-    try:
-        stat = path.stat()
-    except FileNotFoundError as error:
-        raise CacheDamagedError(
-            f"{path}: the manifest names this file and it is gone; restore it, or remove the cache "
-            "and extract again"
-        ) from error
-    key = (str(path), sha256, stat.st_size, stat.st_mtime_ns, stat.st_ino)
-    with _checked_lock:
-        if key in _checked:
-            return
-    if sha256_file(path) != sha256:
+    with naming(path):
+        try:
+            stat = path.stat()
+        except FileNotFoundError as error:
+            raise CacheDamagedError(
+                f"{path}: the manifest names this file and it is gone; restore it, or remove the "
+                "cache and extract again"
+            ) from error
+        key = (str(path), sha256, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        with _checked_lock:
+            if key in _checked:
+                return
+        found = sha256_file(path)
+    if found != sha256:
         raise CacheDamagedError(
             f"{path}: its bytes are not those that were committed; `featcache verify` lists all "
             "damage. Restore the file, or remove the cache and extract again"
@@ -118,6 +106,16 @@ class StreamReader:
         }
 
     @cached_property
+    def _skipped(self) -> npt.NDArray[np.void]:
+        return opaque(_concatenate([s.skipped for s in self.shards()]))
+
+    def is_skipped(self, hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """(n,) whether each content could not be used, so that it has no row; see `skips`."""
+        if not len(self._skipped):
+            return np.zeros(len(hashes), np.bool_)
+        return np.isin(opaque(hashes), self._skipped)
+
+    @cached_property
     def _sorted(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.intp]]:
         keys = opaque(self.hashes)
         order = np.argsort(keys, kind="stable")
@@ -147,8 +145,11 @@ class StreamReader:
 
         Raises:
             CacheIncompleteError: a position is -1.
+            IndexError: there are not that many rows.
         """
-        if len(positions) and positions.min() < 0:
+        if positions.max(initial=-1) >= len(self):
+            raise IndexError(f"row {positions.max()} of {len(self)} rows in {self._folder}")
+        if positions.min(initial=0) < 0:
             raise CacheIncompleteError(
                 f"{self._folder}: {(positions < 0).sum()} of {len(positions)} rows were never "
                 "computed; run `featcache extract` on this cache's data again"
@@ -219,169 +220,6 @@ class Cache:
     def reader(self, key: str) -> StreamReader:
         """The stream of a key."""
         return StreamReader(self.folder, self.manifest.streams[key], trust=self._trust)
-
-
-class Writer:
-    """The one process that may change a cache; made by `writing`."""
-
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder = folder
-        self.manifest = manifest
-
-    def reader(self, key: str) -> StreamReader:
-        """The committed rows of a stream, as of now."""
-        return StreamReader(self.folder, self.manifest.streams[key], trust=False)
-
-    def commit(self, manifest: Manifest) -> None:
-        """Make a manifest the one in force, if it differs."""
-        if manifest != self.manifest or not (self.folder / manifests.MANIFEST).exists():
-            manifests.commit(self.folder, manifest)
-            self.manifest = manifest
-
-    def with_index(self, index: Index, source: Mapping[str, str]) -> Manifest:
-        """Write an index; returns the manifest that would put it in force."""
-        file, sha256 = write_index(self.folder, index)
-        return replace(
-            self.manifest, index=IndexEntry(file, sha256, len(index)), source=dict(source)
-        )
-
-    def pending(self, index: Index, key: str, plan: Plan | None = None) -> npt.NDArray[np.void]:
-        """Sorted distinct contents of an index that a stream lacks (or lacked before a plan)."""
-        entry = self.manifest.streams.get(key)
-        if entry is None:
-            return index.unique_hashes
-        first = plan.first if plan else entry.next_number
-        return plans.without(index.unique_hashes, self.reader(key).known_before(first))
-
-    def write_shard(self, stream: Stream, number: int, shard: Shard) -> ShardEntry:
-        """Write a shard's file durably; it is in force once a manifest with the entry is."""
-        path = shard_path(self.folder, stream, number)
-        make_folder(path.parent)
-        sha256 = write_durably(path, encode_shard(stream, shard))
-        return ShardEntry(number, len(shard.features), len(shard.skipped), sha256)
-
-    def commit_shard(self, stream: Stream, number: int, shard: Shard, *, last: bool) -> None:
-        """Write a shard of the open plan and put it in force; the last one finishes the plan."""
-        added = self.write_shard(stream, number, shard)
-        entry = self.manifest.streams[stream.key]
-        done = (*entry.plans[:-1], replace(entry.plans[-1], finished=last))
-        self.commit(
-            self.manifest.with_stream(replace(entry, shards=(*entry.shards, added), plans=done))
-        )
-
-    def check_space(self, rows: int, row_bytes: int) -> None:
-        """Refuse what would not fit on the disk.
-
-        Raises:
-            DiskSpaceError: says how much is needed and how much is free.
-        """
-        needed, free = rows * row_bytes + _SPARE_BYTES, shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise DiskSpaceError(
-                f"{self.folder}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; "
-                "free some space, or choose another place with --out"
-            )
-
-
-@contextmanager
-def writing(
-    folder: Path,
-    recipe: Recipe,
-    backbone: Mapping[str, Any],
-    source: Mapping[str, str],
-    *,
-    replace_source: bool = False,
-) -> Generator[Writer, None, None]:
-    """Hold a cache for writing; a new one comes to be with the first commit.
-
-    Raises:
-        CacheBusyError: another process writes it.
-        CacheMismatchError: it is of another recipe or source; names what differs.
-    """
-    refuse_foreign_folder(folder)
-    make_folder(folder)
-    with locked(folder):
-        remove_leftovers(folder)
-        try:
-            manifest = manifests.load(folder)
-        except CacheMissingError:
-            manifest = Manifest(recipe, dict(backbone), dict(source))
-        refuse_mismatch(folder, manifest, recipe, source, replace_source=replace_source)
-        yield Writer(folder, manifest)
-
-
-@contextmanager
-def locked(folder: Path) -> Generator[None, None, None]:
-    """Hold the write lock of a cache; it is the kernel's and ends with the process.
-
-    Raises:
-        CacheBusyError: another process holds it.
-    """
-    lock = filelock.FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise CacheBusyError(
-            f"{folder}: another process is writing this cache; wait for it, or use another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def refuse_foreign_folder(folder: Path) -> None:
-    """Refuse to put a cache among files that are not one.
-
-    Raises:
-        CacheMismatchError: the folder holds other things.
-    """
-    if (folder / manifests.MANIFEST).exists():
-        return
-    if folder.exists() and not folder.is_dir():
-        raise CacheMismatchError(f"{folder}: is a file; give --out a folder")
-    ours = (LOCK, SHARDS, "log.jsonl")
-    foreign = [
-        p.name
-        for p in (folder.iterdir() if folder.is_dir() else ())
-        if p.name not in ours and not p.name.startswith((".tmp-", "index-"))
-    ]
-    if foreign:
-        raise CacheMismatchError(
-            f"{folder}: is not a cache and not empty (it holds {foreign[0]!r}); "
-            "give --out an empty folder"
-        )
-
-
-def refuse_mismatch(
-    folder: Path,
-    manifest: Manifest,
-    recipe: Recipe,
-    source: Mapping[str, str],
-    *,
-    replace_source: bool,
-) -> None:
-    """Refuse another recipe, and another source unless it is to be replaced.
-
-    Raises:
-        CacheMismatchError: names the fields that differ.
-    """
-    if manifest.recipe != recipe:
-        fields = differing_fields(recipe.to_dict(), manifest.recipe.to_dict())
-        raise CacheMismatchError(
-            f"{folder}: was made by another recipe ({'; '.join(fields)}); "
-            "give this one a cache of its own with --out"
-        )
-    if manifest.source != dict(source) and not replace_source:
-        fields = [
-            f"{name}: {source.get(name)} here, {manifest.source.get(name)} there"
-            for name in sorted({*source, *manifest.source})
-            if source.get(name) != manifest.source.get(name)
-        ]
-        raise CacheMismatchError(
-            f"{folder}: holds another source ({'; '.join(fields)}); use another --out, or "
-            "--replace-source if the pictures moved or are to take the place of the old ones"
-        )
 
 
 def _concatenate(parts: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

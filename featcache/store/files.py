@@ -54,18 +54,26 @@ def write_durably(path: Path, content: bytes | memoryview) -> str:
     expected = hashlib.sha256(content).hexdigest()
     temporary = path.with_name(f"{TEMPORARY}{path.name}")
     with naming(path):
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if sha256_file(temporary) != expected:
-            raise CacheDamagedError(
-                f"{temporary}: the bytes read back are not those written; check the disk, then "
-                "run again"
-            )
-        temporary.replace(path)
+        try:
+            _write_and_check(temporary, content, expected)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
         sync_folder(path.parent)
     return expected
+
+
+def _write_and_check(path: Path, content: bytes | memoryview, expected: str) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if sha256_file(path) != expected:
+        raise CacheDamagedError(
+            f"{path}: the bytes read back are not those written; check the disk, then run again"
+        )
 
 
 @contextlib.contextmanager
@@ -97,9 +105,9 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Remove what killed writers left in a folder and below; returns how many files."""
-    leftovers = list(folder.rglob(f"{TEMPORARY}*"))
+def remove_leftovers(*folders: Path) -> int:
+    """Remove what killed writers left in folders (not below them); returns how many files."""
+    leftovers = [path for folder in folders for path in folder.glob(f"{TEMPORARY}*")]
     for path in leftovers:
         with naming(path):
             path.unlink(missing_ok=True)

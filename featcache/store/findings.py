@@ -1,8 +1,12 @@
-"""results/<id>/: what each probe found, with its probabilities row by row."""
+"""results/<id>/: what each probe found, with its probabilities row by row.
+
+The rows' file is named by its hash and written first; the record, which names it, makes the result.
+Probes write beside a running extraction: results have a lock of their own, held briefly.
+"""
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,23 +14,34 @@ from typing import Any
 import numpy.typing as npt
 
 from featcache.errors import CacheDamagedError, CacheMissingError
-from featcache.store import hdf5
-from featcache.store.files import make_folder, sha256_file, write_durably
+from featcache.store import documents, hdf5
+from featcache.store.files import make_folder, naming, remove_leftovers, sha256_file, write_durably
+from featcache.store.locks import locked
 
 RESULTS = "results"
 _RECORD = "result.json"
-_ROWS = "rows.h5"
+_WAIT_SECONDS = 60.0
 
 
 def write_findings(
     folder: Path, identity: str, record: Mapping[str, Any], rows: Mapping[str, npt.NDArray[Any]]
 ) -> Path:
-    """Keep a result under its identity; the record is written last and names the rows' hash."""
+    """Keep a result under its identity, in the place of an earlier one.
+
+    Raises:
+        CacheBusyError: another process writes results, and does not come to an end.
+    """
     place = folder / RESULTS / identity
+    content = hdf5.encode(rows, {"kind": "featcache result"})
+    sha256 = hashlib.sha256(content).hexdigest()
     make_folder(place)
-    sha256 = write_durably(place / _ROWS, hdf5.encode(rows, {"kind": "featcache result"}))
-    text = json.dumps({"rows_sha256": sha256, "record": record}, indent=1, sort_keys=True)
-    write_durably(place / _RECORD, text.encode("ascii"))
+    with locked(folder / RESULTS, wait=_WAIT_SECONDS):
+        file = _rows_file(place, sha256)
+        write_durably(file, content)
+        write_durably(place / _RECORD, documents.encode({"rows_sha256": sha256, "record": record}))
+        for old in set(place.glob("rows-*.h5")) - {file}:
+            with naming(old):
+                old.unlink()
     return place
 
 
@@ -40,23 +55,51 @@ def read_findings(
         CacheDamagedError: its files are not those that were written.
     """
     place = folder / RESULTS / identity
-    try:
-        document = json.loads((place / _RECORD).read_bytes())
-        record, expected = document["record"], document["rows_sha256"]
-    except FileNotFoundError as error:
-        raise CacheMissingError(
-            f"{folder}: no result {identity!r}; there are: "
-            f"{', '.join(list_findings(folder)) or 'none'}"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CacheDamagedError(
-            f"{place / _RECORD}: not a result ({error}); probe again"
-        ) from error
-    if not (place / _ROWS).exists() or sha256_file(place / _ROWS) != expected:
-        raise CacheDamagedError(f"{place / _ROWS}: not the rows that were written; probe again")
-    return record, hdf5.map_arrays(place / _ROWS)
+    record, sha256 = _read_record(folder, place)
+    file = _rows_file(place, sha256)
+    with naming(file):
+        if not file.exists() or sha256_file(file) != sha256:
+            raise CacheDamagedError(f"{file}: not the rows that were written; probe again")
+    return record, hdf5.map_arrays(file)
 
 
 def list_findings(folder: Path) -> list[str]:
     """Identities of the results that are whole."""
     return sorted(p.parent.name for p in (folder / RESULTS).glob(f"*/{_RECORD}"))
+
+
+def remove_unfinished(folder: Path) -> int:
+    """Remove what killed probes left among the results; returns how many files.
+
+    Raises:
+        CacheBusyError: another process writes results, and does not come to an end.
+    """
+    results = folder / RESULTS
+    if not results.is_dir():
+        return 0
+    with locked(results, wait=_WAIT_SECONDS):
+        return remove_leftovers(*results.glob("*"))
+
+
+def _read_record(folder: Path, place: Path) -> tuple[dict[str, Any], str]:
+    """A result's record, and the hash of its rows."""
+    path = place / _RECORD
+    with naming(path):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise CacheMissingError(
+                f"{folder}: no result {place.name!r}; there are: "
+                f"{', '.join(list_findings(folder)) or 'none'}"
+            ) from error
+    try:
+        document, whole = documents.decode(content)
+    except ValueError as error:
+        raise CacheDamagedError(f"{path}: not a result ({error}); probe again") from error
+    if not whole:
+        raise CacheDamagedError(f"{path}: it was changed after it was written; probe again")
+    return document["record"], document["rows_sha256"]
+
+
+def _rows_file(place: Path, sha256: str) -> Path:
+    return place / f"rows-{sha256[:16]}.h5"

@@ -12,7 +12,9 @@ h5py alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import CacheDamagedError
+from featcache.store.files import naming
 
 Array = npt.NDArray[Any]
 
@@ -79,18 +82,24 @@ def map_arrays(path: Path) -> dict[str, Array]:
     size = path.stat().st_size if path.exists() else 0
     with _opened(path) as file:
         places = {str(name): _place(path, str(name), file[str(name)], size) for name in file}
-    return {
-        name: _empty(shape, dtype)
-        if offset is None
-        else np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
-        for name, (offset, shape, dtype) in places.items()
-    }
+    with naming(path):
+        return {
+            name: _empty(shape, dtype)
+            if offset is None
+            else np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+            for name, (offset, shape, dtype) in places.items()
+        }
 
 
-def _opened(path: Path) -> h5py.File:
+@contextmanager
+def _opened(path: Path) -> Generator[h5py.File, None, None]:
+    """Open a file; whatever HDF5 stumbles over in it is damage."""
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except CacheDamagedError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise CacheDamagedError(
             f"{path}: not a readable HDF5 file ({error}); "
             "`featcache verify` lists what is damaged; extract again once it is removed"
@@ -114,11 +123,13 @@ def _place(
         )
     shape = tuple(int(s) for s in dataset.shape)
     offset: int | None = dataset.id.get_offset()
-    length = int(np.prod(shape)) * dataset.dtype.itemsize
+    length = math.prod(shape) * dataset.dtype.itemsize
     if length and (offset is None or offset + length > size):
         raise CacheDamagedError(f"{path}: {name!r} says it is longer than the file")
     return (offset if length else None), shape, dataset.dtype
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    return np.empty(shape, dtype)
+    array = np.empty(shape, dtype)
+    array.flags.writeable = False
+    return array

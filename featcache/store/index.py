@@ -6,6 +6,7 @@ Labels live here and never in a shard: relabelling rewrites a small file and rec
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.errors import CacheDamagedError
 from featcache.store import hdf5
-from featcache.store.files import write_durably
+from featcache.store.files import sha256_file, write_durably
 from featcache.store.strings import Strings
 
 SPLITS = ("train", "val", "test")
@@ -96,25 +98,37 @@ def opaque(hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
     return np.ascontiguousarray(hashes).view(f"V{HASH_BYTES}").reshape(-1)
 
 
+def hashes_of(contents: Iterable[bytes]) -> npt.NDArray[np.uint8]:
+    """(n, 32) uint8 of n content hashes."""
+    return np.frombuffer(b"".join(contents), np.uint8).reshape(-1, HASH_BYTES)
+
+
 def write_index(folder: Path, index: Index) -> tuple[str, str]:
     """Write an index under the name of its own hash; returns (file name, hex sha256)."""
     content = hdf5.encode(index.arrays(), {"kind": "featcache index", "splits": ",".join(SPLITS)})
     sha256 = hashlib.sha256(content).hexdigest()
     path = folder / f"index-{sha256[:16]}.h5"
-    if not path.exists() or path.stat().st_size != len(content):
+    if not path.exists() or sha256_file(path) != sha256:
         write_durably(path, content)
     return path.name, sha256
 
 
 def read_index(path: Path) -> Index:
-    """Read an index; its bytes are the caller's to check."""
+    """Read an index; its bytes are the caller's to check.
+
+    Raises:
+        CacheDamagedError: the file is not an index.
+    """
     arrays = hdf5.map_arrays(path)
-    plain: dict[str, Any] = {
-        name: np.asarray(arrays[name])
-        for name in ("hashes", "label_offsets", "label_codes", "splits", "groups", "stats")
-    }
-    texts: dict[str, Any] = {
-        name: Strings(np.asarray(arrays[f"{name}_blob"]), np.asarray(arrays[f"{name}_offsets"]))
-        for name in _TEXTS
-    }
+    try:
+        plain: dict[str, Any] = {
+            name: np.asarray(arrays[name])
+            for name in ("hashes", "label_offsets", "label_codes", "splits", "groups", "stats")
+        }
+        texts: dict[str, Any] = {
+            name: Strings(np.asarray(arrays[f"{name}_blob"]), np.asarray(arrays[f"{name}_offsets"]))
+            for name in _TEXTS
+        }
+    except KeyError as error:
+        raise CacheDamagedError(f"{path}: {error} is missing; not an index of featcache") from error
     return Index(**plain, **texts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 JOURNAL = "log.jsonl"
 
@@ -23,8 +23,17 @@ def last(folder: Path, event: str) -> dict[str, Any] | None:
     except OSError:
         return None
     for line in reversed(lines):
-        with contextlib.suppress(ValueError, TypeError):
-            entry: Any = json.loads(line)
-            if str(dict(entry).get("event")) == event:
+        with contextlib.suppress(ValueError):
+            parsed: Any = json.loads(line)
+            entry = cast(dict[str, Any], parsed) if isinstance(parsed, dict) else {}
+            if entry.get("event") == event:
                 return entry
     return None
+
+
+def settled_before(folder: Path, index_sha256: str) -> int | None:
+    """The clock (ns) when the last scan began, if it made the index of that hash; else None."""
+    scanned = last(folder, "scan") or {}
+    started = scanned.get("started_ns")
+    same = scanned.get("index") == index_sha256
+    return started if same and isinstance(started, int) else None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from featcache.errors import CacheDamagedError, CacheMissingError
-from featcache.recipe import Recipe, Stream, sha256_json
-from featcache.store.files import write_durably
+from featcache.recipe import Recipe, Stream
+from featcache.store import documents
+from featcache.store.files import naming, write_durably
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -180,9 +180,7 @@ class Manifest:
 
 def commit(folder: Path, manifest: Manifest) -> None:
     """Replace the manifest atomically and durably, with its own digest inside."""
-    body = manifest.to_dict()
-    text = json.dumps({**body, "digest": sha256_json(body)}, indent=1, sort_keys=True)
-    write_durably(folder / MANIFEST, text.encode("ascii") + b"\n")
+    write_durably(folder / MANIFEST, documents.encode(manifest.to_dict()))
 
 
 def load(folder: Path) -> Manifest:
@@ -191,32 +189,37 @@ def load(folder: Path) -> Manifest:
     Raises:
         CacheMissingError: there is none.
         CacheDamagedError: it is not what was written, or of another version.
+        StoreError: it cannot be read.
     """
     path = folder / MANIFEST
+    with naming(path):
+        try:
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CacheMissingError(
+                f"{folder}: no cache there (no {MANIFEST}); make one with "
+                f"`featcache extract DATA --out {folder}`"
+            ) from error
     try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CacheMissingError(
-            f"{folder}: no cache there (no {MANIFEST}); make one with "
-            f"`featcache extract DATA --out {folder}`"
-        ) from error
-    try:
-        body = json.loads(content)
-        digest = body.pop("digest")
-        if body.get("format") != FORMAT:
-            raise CacheDamagedError(
-                f"{path}: format {body.get('format')!r}, this version of featcache reads {FORMAT}; "
-                "use the version that wrote it, or extract into another --out"
-            )
-        if digest != sha256_json(body):
-            raise CacheDamagedError(
-                f"{path}: its digest does not match, so it was changed after it was written; "
-                "restore it, or remove the cache and extract again"
-            )
+        body, whole = documents.decode(content)
+        _refuse_unusable(path, body, whole=whole)
         return Manifest.from_dict(body)
+    except CacheDamagedError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, CacheDamagedError):
-            raise
         raise CacheDamagedError(
             f"{path}: not a manifest ({error}); restore it, or remove the cache and extract again"
         ) from error
+
+
+def _refuse_unusable(path: Path, body: Mapping[str, Any], *, whole: bool) -> None:
+    if body.get("format") != FORMAT:
+        raise CacheDamagedError(
+            f"{path}: format {body.get('format')!r}, this version of featcache reads {FORMAT}; "
+            "use the version that wrote it, or extract into another --out"
+        )
+    if not whole:
+        raise CacheDamagedError(
+            f"{path}: its digest does not match, so it was changed after it was written; "
+            "restore it, or remove the cache and extract again"
+        )

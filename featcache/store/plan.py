@@ -21,14 +21,17 @@ _MOST_SHARDS = 512
 _LARGEST_BYTES = 64 << 20
 
 
-def shard_rows(pending: int, row_bytes: int, batch_size: int) -> int:
+def shard_rows(pending: int, row_bytes: int, batch_size: int, asked: int | None = None) -> int:
     """Slots a shard: small enough to lose little, large enough to stay few; whole batches.
 
     Args:
         pending: rows to be computed.
         row_bytes: bytes of one stored row.
         batch_size: rows a forward pass.
+        asked: how many are wanted instead; rounded up to whole batches.
     """
+    if asked is not None:
+        return -(-asked // batch_size) * batch_size
     wanted = max(_SMALLEST, 1 << (max(pending, 1) // _MOST_SHARDS).bit_length())
     fitting = max(1, min(wanted, _LARGEST_BYTES // max(row_bytes, 1)))
     return max(1, fitting // batch_size) * batch_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import overload
@@ -10,13 +9,15 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+_UTF8, _KEEP = "utf-8", "surrogateescape"
+
 
 class Strings(Sequence[str]):
     """An immutable list of texts, decoded one by one when asked for.
 
     Args:
-        blob: (bytes,) uint8, the texts' bytes one after the other (`os.fsencode`, which is UTF-8
-            and keeps the bytes of names that are not).
+        blob: (bytes,) uint8, the texts' bytes one after the other, in UTF-8; bytes of file names
+            that are not UTF-8 are kept as `os.fsdecode` keeps them (surrogates).
         offsets: (n + 1,) int64; text i is `blob[offsets[i]:offsets[i + 1]]`.
     """
 
@@ -27,7 +28,7 @@ class Strings(Sequence[str]):
     @classmethod
     def of(cls, texts: Iterable[str]) -> Strings:
         """Encode texts."""
-        encoded = [os.fsencode(text) for text in texts]
+        encoded = [text.encode(_UTF8, _KEEP) for text in texts]
         lengths = np.fromiter((len(e) for e in encoded), np.int64, len(encoded))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
@@ -43,11 +44,11 @@ class Strings(Sequence[str]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         i = range(len(self))[index]
-        return os.fsdecode(self.blob[self.offsets[i] : self.offsets[i + 1]].tobytes())
+        return self.blob[self.offsets[i] : self.offsets[i + 1]].tobytes().decode(_UTF8, _KEEP)
 
     def __iter__(self) -> Iterator[str]:
         whole, bounds = self.blob.tobytes(), self.offsets.tolist()
-        return (os.fsdecode(whole[a:b]) for a, b in pairwise(bounds))
+        return (whole[a:b].decode(_UTF8, _KEEP) for a, b in pairwise(bounds))
 
     def __eq__(self, other: object) -> bool:
         return (

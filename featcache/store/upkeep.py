@@ -8,14 +8,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import CacheDamagedError
+from featcache.errors import StoreError
 from featcache.store import manifest as manifests
-from featcache.store.cache import SHARDS, Writer, check_file, locked, shard_path
+from featcache.store.cache import SHARDS, check_file, shard_path
 from featcache.store.files import naming, remove_leftovers, sha256_file
-from featcache.store.findings import list_findings, read_findings
-from featcache.store.index import Index, opaque, read_index
+from featcache.store.findings import (
+    RESULTS,
+    list_findings,
+    read_findings,
+    remove_unfinished,
+)
+from featcache.store.index import HASH_BYTES, opaque, read_index
+from featcache.store.locks import locked
 from featcache.store.manifest import Manifest, ShardEntry
 from featcache.store.shards import Shard
+from featcache.store.strings import Strings
+from featcache.store.writing import Writer
 
 
 @dataclass(frozen=True)
@@ -39,22 +47,28 @@ def verify_files(folder: Path) -> tuple[int, int, list[Damage]]:
         for entry in manifest.streams.values()
         for shard in entry.shards
     ]
-    damage: list[Damage] = []
-    size = 0
-    for path, sha256 in named:
-        if not path.exists():
-            damage.append(Damage(str(path), "is gone"))
-            continue
-        size += path.stat().st_size
-        if sha256_file(path) != sha256:
-            damage.append(Damage(str(path), "its bytes are not those that were committed"))
+    checked = [_check(path, sha256) for path, sha256 in named]
+    damage = [problem for _, problem in checked if problem is not None]
     results = list_findings(folder)
     for identity in results:
         try:
             read_findings(folder, identity)
-        except CacheDamagedError as error:
-            damage.append(Damage(str(folder / "results" / identity), str(error)))
-    return len(named) + len(results), size, damage
+        except StoreError as error:
+            damage.append(Damage(str(folder / RESULTS / identity), str(error)))
+    return len(named) + len(results), sum(size for size, _ in checked), damage
+
+
+def _check(path: Path, sha256: str) -> tuple[int, Damage | None]:
+    """A file's bytes, and what is wrong with it."""
+    try:
+        size = path.stat().st_size
+        if sha256_file(path) == sha256:
+            return size, None
+    except FileNotFoundError:
+        return 0, Damage(str(path), "is gone")
+    except OSError as error:
+        return 0, Damage(str(path), f"cannot be read: {error.strerror or error}")
+    return size, Damage(str(path), "its bytes are not those that were committed")
 
 
 @dataclass(frozen=True)
@@ -67,59 +81,66 @@ class Pruned:
 
 
 def prune_files(folder: Path) -> Pruned:
-    """Drop rows whose content no sample has any more, and files that nothing names.
+    """Drop rows and skips whose content no sample has any more, and files that nothing names.
 
     A shard that loses rows is rewritten under a new number and committed before the old file goes.
 
     Raises:
-        CacheBusyError: another process writes the cache.
+        CacheMissingError: there is no cache.
+        CacheBusyError: another process writes it.
     """
+    manifests.load(folder)
     with locked(folder):
         before = _size(folder)
         writer = Writer(folder, manifests.load(folder))
-        rows = sum(
-            _prune_stream(writer, key, _index(folder, writer.manifest))
-            for key in list(writer.manifest.streams)
-        )
-        files = remove_leftovers(folder) + _remove_unnamed(folder, writer.manifest)
+        live = _live(folder, writer.manifest)
+        rows = sum(_prune_stream(writer, key, live) for key in list(writer.manifest.streams))
+        leftovers = remove_leftovers(folder, *(folder / SHARDS).glob("*"))
+        files = leftovers + remove_unfinished(folder) + _remove_unnamed(folder, writer.manifest)
         return Pruned(files, rows, max(before - _size(folder), 0))
 
 
-def _index(folder: Path, manifest: Manifest) -> Index | None:
+def _live(folder: Path, manifest: Manifest) -> npt.NDArray[np.void]:
+    """The contents that samples have."""
     if manifest.index is None:
-        return None
+        return opaque(np.empty((0, HASH_BYTES), np.uint8))
     path = folder / manifest.index.file
     check_file(path, manifest.index.sha256)
-    return read_index(path)
+    return read_index(path).unique_hashes
 
 
-def _prune_stream(writer: Writer, key: str, index: Index | None) -> int:
-    """Rewrite the shards of one stream that hold dead rows; returns how many rows went."""
-    entry = writer.manifest.streams[key]
-    live = index.unique_hashes if index else np.empty(0, "V32")
+def _prune_stream(writer: Writer, key: str, live: npt.NDArray[np.void]) -> int:
+    """Rewrite the shards of one stream that hold what is dead; returns how many rows went."""
     reader = writer.reader(key)
-    dead = [
-        (shard_entry, shard)
-        for shard_entry in entry.shards
-        for shard in [reader.shard(shard_entry)]
-        if not np.isin(opaque(shard.hashes), live).all()
-    ]
     removed = 0
-    for shard_entry, shard in dead:
-        keep = np.isin(opaque(shard.hashes), live)
-        removed += int((~keep).sum())
-        _replace_shard(writer, key, shard_entry, shard, keep)
+    for entry in reader.entry.shards:
+        shard = reader.shard(entry)
+        rest = _without_dead(shard, live)
+        if rest is not None:
+            removed += len(shard.hashes) - len(rest.hashes)
+            _replace_shard(writer, key, entry, rest)
     return removed
 
 
-def _replace_shard(
-    writer: Writer, key: str, old: ShardEntry, shard: Shard, keep: npt.NDArray[np.bool_]
-) -> None:
-    """Put a shard without its dead rows in the place of one that has them, in one commit."""
+def _without_dead(shard: Shard, live: npt.NDArray[np.void]) -> Shard | None:
+    """What of a shard is alive; None if all is."""
+    rows = np.isin(opaque(shard.hashes), live)
+    skips = np.isin(opaque(shard.skipped), live)
+    if rows.all() and skips.all():
+        return None
+    return Shard(
+        features=shard.features[rows],
+        hashes=shard.hashes[rows],
+        skipped=shard.skipped[skips],
+        reasons=Strings.of(shard.reasons[int(i)] for i in np.flatnonzero(skips)),
+    )
+
+
+def _replace_shard(writer: Writer, key: str, old: ShardEntry, rest: Shard) -> None:
+    """Put what is left of a shard in its place, in one commit."""
     entry = writer.manifest.streams[key].settled()
-    rest = replace(shard, features=shard.features[keep], hashes=shard.hashes[keep])
-    worth_keeping = keep.any() or len(shard.skipped)
-    added = (writer.write_shard(entry.stream, entry.next_number, rest),) if worth_keeping else ()
+    empty = not len(rest.hashes) and not len(rest.skipped)
+    added = () if empty else (writer.write_shard(entry.stream, entry.next_number, rest),)
     others = tuple(s for s in entry.shards if s.number != old.number)
     writer.commit(writer.manifest.with_stream(replace(entry, shards=others + added)))
 

@@ -1,0 +1,184 @@
+"""Writing: hold a cache, write shards and indices, commit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.errors import CacheMismatchError, CacheMissingError, DiskSpaceError
+from featcache.recipe import Recipe, Stream, differing_fields
+from featcache.store import manifest as manifests
+from featcache.store import plan as plans
+from featcache.store.cache import SHARDS, StreamReader, shard_path
+from featcache.store.files import TEMPORARY, make_folder, naming, remove_leftovers, write_durably
+from featcache.store.index import Index, write_index
+from featcache.store.journal import JOURNAL
+from featcache.store.locks import LOCK, locked
+from featcache.store.manifest import IndexEntry, Manifest, Plan, ShardEntry
+from featcache.store.shards import Shard, encode_shard
+
+_SPARE_BYTES = 64 << 20
+
+
+class Writer:
+    """The one process that may change a cache; made by `writing`."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._readers: dict[str, StreamReader] = {}
+
+    def reader(self, key: str) -> StreamReader:
+        """The committed rows of a stream, as of now."""
+        entry = self.manifest.streams[key]
+        if key not in self._readers or self._readers[key].entry is not entry:
+            self._readers[key] = StreamReader(self.folder, entry, trust=False)
+        return self._readers[key]
+
+    def commit(self, manifest: Manifest) -> None:
+        """Make a manifest the one in force, if it differs."""
+        if manifest != self.manifest or not (self.folder / manifests.MANIFEST).exists():
+            manifests.commit(self.folder, manifest)
+            self.manifest = manifest
+
+    def with_index(
+        self, index: Index, source: Mapping[str, str], backbone: Mapping[str, Any]
+    ) -> Manifest:
+        """Write an index; returns the manifest that would put it in force.
+
+        Source and backbone are named as they are reached now; neither decides a value.
+        """
+        file, sha256 = write_index(self.folder, index)
+        return replace(
+            self.manifest,
+            index=IndexEntry(file, sha256, len(index)),
+            source=dict(source),
+            backbone=dict(backbone),
+        )
+
+    def pending(self, index: Index, key: str, plan: Plan | None = None) -> npt.NDArray[np.void]:
+        """Sorted distinct contents of an index that a stream lacks (or lacked before a plan)."""
+        entry = self.manifest.streams.get(key)
+        if entry is None:
+            return index.unique_hashes
+        first = plan.first if plan else entry.next_number
+        return plans.without(index.unique_hashes, self.reader(key).known_before(first))
+
+    def write_shard(self, stream: Stream, number: int, shard: Shard) -> ShardEntry:
+        """Write a shard's file durably; it is in force once a manifest with the entry is."""
+        path = shard_path(self.folder, stream, number)
+        make_folder(path.parent)
+        sha256 = write_durably(path, encode_shard(stream, shard))
+        return ShardEntry(number, len(shard.features), len(shard.skipped), sha256)
+
+    def commit_shard(self, stream: Stream, number: int, shard: Shard, *, last: bool) -> None:
+        """Write a shard of the open plan and put it in force; the last one finishes the plan."""
+        added = self.write_shard(stream, number, shard)
+        entry = self.manifest.streams[stream.key]
+        done = (*entry.plans[:-1], replace(entry.plans[-1], finished=last))
+        self.commit(
+            self.manifest.with_stream(replace(entry, shards=(*entry.shards, added), plans=done))
+        )
+
+    def check_space(self, rows: int, row_bytes: int) -> None:
+        """Refuse what would not fit on the disk.
+
+        Raises:
+            DiskSpaceError: says how much is needed and how much is free.
+        """
+        with naming(self.folder):
+            free = shutil.disk_usage(self.folder).free
+        needed = rows * row_bytes + _SPARE_BYTES
+        if needed > free:
+            raise DiskSpaceError(
+                f"{self.folder}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; "
+                "free some space, or choose another place with --out"
+            )
+
+
+@contextmanager
+def writing(
+    folder: Path,
+    recipe: Recipe,
+    backbone: Mapping[str, Any],
+    source: Mapping[str, str],
+    *,
+    replace_source: bool = False,
+) -> Generator[Writer, None, None]:
+    """Hold a cache for writing; a new one comes to be with the first commit.
+
+    Raises:
+        CacheBusyError: another process writes it.
+        CacheMismatchError: it is of another recipe or source; names what differs.
+    """
+    refuse_foreign_folder(folder)
+    make_folder(folder)
+    with locked(folder):
+        remove_leftovers(folder, *(folder / SHARDS).glob("*"))
+        try:
+            manifest = manifests.load(folder)
+        except CacheMissingError:
+            manifest = Manifest(recipe, dict(backbone), dict(source))
+        refuse_mismatch(folder, manifest, recipe, source, replace_source=replace_source)
+        yield Writer(folder, manifest)
+
+
+def refuse_foreign_folder(folder: Path) -> None:
+    """Refuse to put a cache among files that are not one.
+
+    Raises:
+        CacheMismatchError: the folder holds other things.
+    """
+    if (folder / manifests.MANIFEST).exists():
+        return
+    if folder.exists() and not folder.is_dir():
+        raise CacheMismatchError(f"{folder}: is a file; give --out a folder")
+    with naming(folder):
+        present = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    ours = (LOCK, SHARDS, JOURNAL)
+    foreign = [
+        name for name in present if name not in ours and not name.startswith((TEMPORARY, "index-"))
+    ]
+    if foreign:
+        raise CacheMismatchError(
+            f"{folder}: is not a cache and not empty (it holds {foreign[0]!r}); "
+            "give --out an empty folder"
+        )
+
+
+def refuse_mismatch(
+    folder: Path,
+    manifest: Manifest,
+    recipe: Recipe,
+    source: Mapping[str, str],
+    *,
+    replace_source: bool,
+) -> None:
+    """Refuse another recipe, and another source unless it is to be replaced.
+
+    Raises:
+        CacheMismatchError: names the fields that differ.
+    """
+    if manifest.recipe != recipe:
+        fields = differing_fields(recipe.to_dict(), manifest.recipe.to_dict())
+        raise CacheMismatchError(
+            f"{folder}: was made by another recipe ({'; '.join(fields)}); "
+            "give this one a cache of its own with --out"
+        )
+    if manifest.source != dict(source) and not replace_source:
+        fields = [
+            f"{name}: {source.get(name)} here, {manifest.source.get(name)} there"
+            for name in sorted({*source, *manifest.source})
+            if source.get(name) != manifest.source.get(name)
+        ]
+        raise CacheMismatchError(
+            f"{folder}: holds another source ({'; '.join(fields)}); use another --out, or "
+            "--replace-source if the pictures moved or are to take the place of the old ones"
+        )
