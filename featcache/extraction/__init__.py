@@ -3,7 +3,9 @@
     scanning   what the source holds now, and which rows are new, changed, moved, relabelled
     pipeline   decoding in threads beside the forward pass, a bounded queue between them
     shards     the unit of work: the rows of one shard, computed
-    running    scan, plan, compute, commit
+    jobs       what is asked
+    computing  plan, compute, commit; an open plan first
+    running    one extraction from start to end
     agreement  a few rows computed again before a cache is extended by other versions
 
 A picture is decoded once an extraction; a label never enters a shard.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 
 from featcache.engines import Engine
 from featcache.errors import CacheMismatchError
-from featcache.extraction.pipeline import Slot, stream_pixels
-from featcache.extraction.scanning import first_paths
+from featcache.extraction.pipeline import stream_pixels
+from featcache.extraction.scanning import Places
 from featcache.extraction.shards import extract_shard
 from featcache.images.sources import Source
 from featcache.recipe import Preprocessing, differing_fields
 from featcache.store.cache import StreamReader
 from featcache.store.index import Index, opaque
+from featcache.store.shards import Shard
 
 ROWS = 8
 """Rows that are computed again."""
@@ -47,31 +49,45 @@ def refuse_disagreement(
         CacheMismatchError: a row disagrees; names by how much, and what changed since.
     """
     keys = opaque(reader.hashes)
-    present = np.flatnonzero(np.isin(keys, index.unique_hashes))
-    chosen = present[np.linspace(0, len(present) - 1, min(ROWS, len(present))).astype(np.int64)]
-    paths = first_paths(index, keys[chosen])
-    slots = [Slot(content, path) for content, path in paths.items()]
-    pixels = stream_pixels(source, preprocessing, slots, threads=1, ahead=ROWS)
-    again = extract_shard(
-        engine,
-        pixels,
-        slots,
-        reader.entry.stream,
-        reader.shape,
-        size=preprocessing.size,
-        batch_size=batch_size,
-    ).shard
-    kept = (
-        reader.read(reader.positions(again.hashes))
-        .astype(np.float64)
-        .reshape(len(again.hashes), -1)
-    )
-    new = again.features.astype(np.float64).reshape(len(again.hashes), -1)
-    norms = np.maximum(np.linalg.norm(kept, axis=1), np.finfo(np.float32).tiny)
-    worst = float((np.linalg.norm(new - kept, axis=1) / norms).max(initial=0.0))
-    if worst > TOLERANCE[reader.entry.stream.dtype]:
-        raise CacheMismatchError(
-            f"{folder}: rows computed again differ by {worst:.2g} of their length from the cached "
-            f"ones, since {'; '.join(changed)}; go back to what made the cache, or extract into "
-            "another --out"
+    used = np.flatnonzero(np.isin(keys, index.unique_hashes))
+    if not len(used):
+        return
+    chosen = used[np.linspace(0, len(used) - 1, min(ROWS, len(used))).astype(np.int64)]
+    slots = Places(index).slots(keys[chosen])
+    with closing(stream_pixels(source, preprocessing, slots, threads=1, ahead=ROWS)) as pixels:
+        again = extract_shard(
+            engine,
+            pixels,
+            slots,
+            reader.entry.stream,
+            reader.shape,
+            size=preprocessing.size,
+            batch_size=batch_size,
         )
+    advice = "go back to what made the cache, or extract into another --out"
+    for slot, why in again.unusable.items():
+        if why.permanent:
+            raise CacheMismatchError(
+                f"{folder}: {slot.path} has a cached row and gives none now ({why.reason}), since "
+                f"{'; '.join(changed)}; {advice}"
+            )
+    worst = _worst_difference(reader, again.shard)
+    if worst is None or worst > TOLERANCE[reader.entry.stream.dtype]:
+        found = (
+            "not one of a few cached rows could be computed again to compare them"
+            if worst is None
+            else f"rows computed again differ by {worst:.2g} of their length from the cached ones"
+        )
+        raise CacheMismatchError(f"{folder}: {found}, since {'; '.join(changed)}; {advice}")
+
+
+def _worst_difference(reader: StreamReader, again: Shard) -> float | None:
+    """Largest ||a - b|| / ||b|| of a row; None if there is no row to compare."""
+    if not len(again.hashes):
+        return None
+    kept, new = (
+        rows.astype(np.float64).reshape(len(again.hashes), -1)
+        for rows in (reader.read(reader.positions(again.hashes)), again.features)
+    )
+    norms = np.maximum(np.linalg.norm(kept, axis=1), np.finfo(np.float32).tiny)
+    return float((np.linalg.norm(new - kept, axis=1) / norms).max())

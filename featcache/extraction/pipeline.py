@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slot:
     """A content that is to become a row, and a path that holds it."""
 

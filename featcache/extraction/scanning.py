@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import PictureError
+from featcache.extraction.pipeline import Slot, in_order
 from featcache.images.sources import Listing, Sample, Source, content_hash
-from featcache.store.index import NO_GROUP, NO_SPLIT, NO_STAT, SPLITS, Index, opaque
+from featcache.store.index import NO_GROUP, NO_SPLIT, NO_STAT, SPLITS, Index, hashes_of, opaque
 from featcache.store.strings import Strings
 
 SETTLED_NS = 2_000_000_000
 """A file changed this shortly before a scan could change again under the same stat key."""
 
 _HASHING_THREADS = 4
+_HASHED_AHEAD = 64
 _NAMED = 5
 
 
@@ -129,10 +131,9 @@ def _hash_all(
         except PictureError as error:
             return str(error)
 
-    if not rows:
-        return
-    with ThreadPoolExecutor(_HASHING_THREADS, "featcache-hash") as pool:
-        yield from zip(rows, pool.map(hash_one, rows), strict=True)
+    outcomes = in_order(hash_one, rows, threads=_HASHING_THREADS, ahead=_HASHED_AHEAD)
+    with closing(outcomes):
+        yield from zip(rows, outcomes, strict=True)
 
 
 def _build(listing: Listing, hashes: Sequence[bytes | None], failures: dict[int, str]) -> Index:
@@ -146,10 +147,10 @@ def _build(listing: Listing, hashes: Sequence[bytes | None], failures: dict[int,
     split_code: dict[str | None, int] = {name: code for code, name in enumerate(SPLITS)}
     split_code[None] = NO_SPLIT
     skips = [*listing.skips, *((listing.samples[i].path, why) for i, why in failures.items())]
-    contents = b"".join(hashes[i] or b"" for i in rows)
+    contents = hashes_of(hashes[i] or b"" for i in rows)
     return Index(
         paths=Strings.of(sample.path for sample in samples),
-        hashes=np.frombuffer(contents, np.uint8).reshape(-1, 32),
+        hashes=contents,
         label_names=Strings.of(label_names),
         label_offsets=np.cumsum([0, *(len(s.labels) for s in samples)], dtype=np.int64),
         label_codes=np.array([label_code[x] for s in samples for x in s.labels], np.int32),
@@ -168,7 +169,7 @@ def duplicate_warnings(index: Index) -> list[str]:
     rows_of: dict[int, list[int]] = {}
     for row in np.flatnonzero(counts[inverse] > 1).tolist():
         rows_of.setdefault(int(inverse[row]), []).append(row)
-    labels = [r for r in rows_of.values() if len({index.labels_of(row) for row in r}) > 1]
+    labels = [r for r in rows_of.values() if len(_labellings(index, r)) > 1]
     splits = [r for r in rows_of.values() if len({int(index.splits[row]) for row in r}) > 1]
     warnings: list[str] = []
     if labels:
@@ -184,6 +185,11 @@ def duplicate_warnings(index: Index) -> list[str]:
     return warnings
 
 
+def _labellings(index: Index, rows: list[int]) -> set[frozenset[str]]:
+    """The different sets of labels that rows have; none at all contradicts no other."""
+    return {frozenset(labels) for row in rows if (labels := index.labels_of(row))}
+
+
 def _pairs(index: Index, groups: list[list[int]]) -> str:
     named = [" = ".join(index.paths[row] for row in rows[:3]) for rows in groups[:_NAMED]]
     more = len(groups) - len(named)
@@ -192,6 +198,8 @@ def _pairs(index: Index, groups: list[list[int]]) -> str:
 
 def compare(old: Index, new: Index) -> Changes:
     """How two indices of one source differ."""
+    if _same_but_stats(old, new):
+        return Changes()
     before, now = _facts(old), _facts(new)
     gone = [path for path in before if path not in now]
     came = [path for path in now if path not in before]
@@ -207,6 +215,11 @@ def compare(old: Index, new: Index) -> Changes:
         ),
         moved=tuple(moved),
     )
+
+
+def _same_but_stats(old: Index, new: Index) -> bool:
+    ours, theirs = old.arrays(), new.arrays()
+    return all(np.array_equal(ours[k], theirs[k]) for k in ours if k != "stats")
 
 
 def _facts(index: Index) -> dict[str, tuple[bytes, tuple[str, ...], int, str | None]]:
@@ -249,11 +262,17 @@ def path_counts(changes: Changes) -> Counter[str]:
     )
 
 
-def first_paths(index: Index, wanted: npt.NDArray[np.void]) -> dict[bytes, str]:
-    """For each wanted content the first path that holds it."""
-    keys, rows = np.unique(opaque(index.hashes), return_index=True)
-    slots = np.searchsorted(keys, wanted)
-    return {
-        content.tobytes(): index.paths[int(rows[slot])]
-        for content, slot in zip(wanted, slots, strict=True)
-    }
+class Places:
+    """Where contents lie: for each, the first path of an index that holds it."""
+
+    def __init__(self, index: Index) -> None:
+        self._paths = index.paths
+        self._keys, self._rows = np.unique(opaque(index.hashes), return_index=True)
+
+    def slots(self, contents: npt.NDArray[np.void]) -> list[Slot]:
+        """A slot for each content, all of which the index must hold."""
+        rows = self._rows[np.searchsorted(self._keys, contents)].tolist()
+        return [
+            Slot(content.tobytes(), self._paths[row])
+            for content, row in zip(contents, rows, strict=True)
+        ]

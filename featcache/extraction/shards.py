@@ -11,6 +11,7 @@ import numpy.typing as npt
 from featcache.engines import Engine
 from featcache.extraction.pipeline import Pixels, Slot, Unusable
 from featcache.recipe import Stream
+from featcache.store.index import hashes_of
 from featcache.store.shards import Shard, to_stored
 from featcache.store.strings import Strings
 
@@ -89,11 +90,7 @@ def _assemble(
     remembered = [i for i in sorted(unusable) if unusable[i].permanent]
     return Shard(
         features=to_stored(features[kept], stream),
-        hashes=_hashes(slots, kept),
-        skipped=_hashes(slots, remembered),
+        hashes=hashes_of(slots[i].content for i in kept),
+        skipped=hashes_of(slots[i].content for i in remembered),
         reasons=Strings.of(unusable[i].reason for i in remembered),
     )
-
-
-def _hashes(slots: Sequence[Slot], rows: Sequence[int]) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(b"".join(slots[i].content for i in rows), np.uint8).reshape(-1, 32)

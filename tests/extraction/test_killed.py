@@ -1,0 +1,137 @@
+"""Killed or interrupted at any instant, an extraction goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from featcache import api
+from featcache.api.requests import ExtractRequest
+from featcache.store.upkeep import verify_files
+from featcache_cli.app import app
+
+KILLS = 20
+PICTURES, SHARD_ROWS = 360, 4
+SHARDS = PICTURES // SHARD_ROWS
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+
+
+@pytest.fixture(autouse=True)
+def one_core() -> Iterator[None]:
+    """Children inherit it: threads of networks this small wait long where cores are shared."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+def committed_shards(cache: Path) -> int:
+    try:
+        manifest = json.loads((cache / "manifest.json").read_bytes())
+    except FileNotFoundError:
+        return 0
+    return sum(len(stream["shards"]) for stream in manifest["streams"].values())
+
+
+def wait_until(condition: Callable[[], bool], alive: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert alive(), "it ended too early"
+        assert time.monotonic() < deadline, "it hangs"
+        time.sleep(0.001)
+
+
+def compared_files(cache: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(cache)): p.read_bytes()
+        for p in cache.rglob("*")
+        if p.is_file() and p.name not in ("log.jsonl", ".lock")
+    }
+
+
+def copies(root: Path, jpegs: dict[str, bytes], count: int) -> Path:
+    """A folder of that many different pictures."""
+    for i, (path, content) in enumerate(list(jpegs.items()) * (count // len(jpegs))):
+        place = root / Path(path).parent / f"{i:05d}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content + i.to_bytes(4, "little"))  # ignored after a JPEG's end
+    return root
+
+
+def test_killed_twenty_times_the_cache_is_byte_for_byte_the_uninterrupted_one(
+    tmp_path: Path, jpegs, light
+) -> None:
+    data = copies(tmp_path / "pictures", jpegs, PICTURES)
+    cache, whole = tmp_path / "killed", tmp_path / "whole"
+    options = {**light, "batch_size": SHARD_ROWS, "shard_rows": SHARD_ROWS}
+    request = ExtractRequest(data, out=cache, **options)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["featcache.api"])  # every attempt is a process of its own
+    instants = random.Random(0)
+    progress = []
+    for kill in range(KILLS):
+        process = processes.Process(target=api.extract, args=(request,))
+        process.start()
+        goal = max(committed_shards(cache), kill * (SHARDS - 10) // KILLS) + 1
+        wait_until(lambda goal=goal: committed_shards(cache) >= goal, process.is_alive)
+        time.sleep(instants.uniform(0, 0.02))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        progress.append(committed_shards(cache))
+    assert len(progress) == KILLS
+    assert progress[0] > 0
+    assert progress[-1] < SHARDS
+    assert progress == sorted(set(progress)), "each attempt got further"
+    rest = api.extract(request)
+    assert (rest.computed, rest.reused) == (
+        PICTURES - SHARD_ROWS * progress[-1],
+        SHARD_ROWS * progress[-1],
+    )
+    api.extract(data, out=whole, **options)
+    assert committed_shards(whole) == SHARDS
+    assert compared_files(cache) == compared_files(whole)
+    assert verify_files(cache)[2] == []
+
+
+def test_control_c_keeps_what_was_finished_and_the_next_run_says_so(
+    tmp_path: Path, jpegs, light, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, cache = copies(tmp_path / "pictures", jpegs, 1800), tmp_path / "cache"
+    options = [
+        *("--backbone", light["backbone"], "--weights", light["weights"]),
+        *("--image-size", str(light["image_size"]), "--out", str(cache)),
+    ]
+    command = [str(Path(sys.executable).parent / "featcache"), "extract", str(data), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: committed_shards(cache) >= 1, lambda: process.poll() is None)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "what was finished is kept" in stderr
+    assert "Traceback" not in stderr
+    kept = api.info(cache).streams[0]
+    assert 0 < kept.rows < 1800
+    assert kept.missing == 1800 - kept.rows
+    assert verify_files(cache)[2] == []
+    again = CliRunner().invoke(app, ["extract", str(data), *options, "--json"])
+    assert again.exit_code == 0
+    assert json.loads(again.stdout)["reused"] == kept.rows
+    told = CliRunner().invoke(app, ["extract", str(data), *options])
+    assert re.search(r"1,?800 reused|reused 1,?800", told.stdout), told.stdout
