@@ -45,11 +45,12 @@ def info(cache: PathLike) -> InfoResult:
         key: reason for s in manifest.streams for key, reason in opened.reader(s).skips.items()
     }
     skipped = [Skip(*skip) for skip in zip(index.skip_paths, index.skip_reasons, strict=True)]
-    skipped += [
-        Skip(path, skips[content.tobytes()])
-        for path, content in zip(index.paths, index.hashes, strict=True)
-        if content.tobytes() in skips
-    ]
+    if skips:
+        skipped += [
+            Skip(path, skips[content.tobytes()])
+            for path, content in zip(index.paths, index.hashes, strict=True)
+            if content.tobytes() in skips
+        ]
     counts = np.bincount(index.label_codes, minlength=len(index.label_names)).tolist()
     return InfoResult(
         cache=os.fspath(cache),
@@ -75,7 +76,7 @@ def _splits(index: Index) -> dict[str, int]:
 def _stream(cache: Cache, entry: StreamEntry) -> StreamInfo:
     reader = cache.reader(entry.stream.key)
     known = reader.positions(cache.index.hashes) >= 0
-    skipped = np.array([h.tobytes() in reader.skips for h in cache.index.hashes], np.bool_)
+    skipped = reader.is_skipped(cache.index.hashes)
     return StreamInfo(
         cut=entry.stream.cut,
         shape=entry.shape,
@@ -99,9 +100,7 @@ def _staleness(folder: Path, index: Index, manifest: Manifest) -> Staleness:
     """Scan the source and load the backbone again; neither need be there for the rest."""
     changes, reason = Changes(), None
     try:
-        last = journal.last(folder, "scan")
-        trusted = last is not None and manifest.index and last.get("index") == manifest.index.sha256
-        settled = int(last["started_ns"]) if trusted and last else None
+        settled = manifest.index and journal.settled_before(folder, manifest.index.sha256)
         found = scan(source_from_locator(manifest.source), index, settled_before_ns=settled)
         changes = compare(index, found.index)
     except FeatcacheError as error:

@@ -57,8 +57,7 @@ def labelled_rows(cache: Cache, cut: str = PENULTIMATE) -> LabelledRows:
             f"or a CSV with labels with --out {cache.folder} --replace-source, nothing is computed "
             "again"
         )
-    readable = np.array([content.tobytes() not in reader.skips for content in index.hashes])
-    rows = np.flatnonzero(labelled & readable)
+    rows = np.flatnonzero(labelled & ~reader.is_skipped(index.hashes))
     if not len(rows):
         raise ProbeError(
             f"{cache.folder}: none of its {labelled.sum()} labelled pictures could be read; "
