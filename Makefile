@@ -50,7 +50,9 @@ contracts: $(VENV)/.wheel                             ## who may import whom
 	@echo "==> contracts"
 	PYTHONPATH=$(ROOT):$(ROOT)/cli $(BIN)/lint-imports --no-cache
 
+# From a folder without the sources, and -P keeps it off the path: only the wheel can be imported.
 PYTEST = mkdir -p build/tests && cd build/tests && \
+  $(ROOT)/$(BIN)/python -P -c 'import featcache; assert "site-packages" in featcache.__file__' && \
   $(ROOT)/$(BIN)/python -P -m pytest -c $(ROOT)/pyproject.toml --rootdir=$(ROOT) $(ROOT)/tests
 
 test: lint types contracts                            ## lint, types, contracts, tests
