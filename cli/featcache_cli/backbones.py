@@ -11,7 +11,8 @@ _MANY = 60
 
 def backbones(
     pattern: Annotated[
-        str | None, typer.Argument(help="Part of a name, or a pattern with * and ?.")
+        str | None,
+        typer.Argument(metavar="PATTERN", help="Part of a name, or a pattern with * and ?."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:

@@ -9,7 +9,9 @@ from featcache_cli.rendering import line, printable, say, show, show_json, table
 
 _MANY = 15
 
-CacheArgument = Annotated[Path, typer.Argument(help="A cache that `featcache extract` made.")]
+CacheArgument = Annotated[
+    Path, typer.Argument(metavar="CACHE", help="A cache that `featcache extract` made.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

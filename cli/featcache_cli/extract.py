@@ -29,9 +29,10 @@ def extract(
     data: Annotated[
         str,
         typer.Argument(
+            metavar="DATA",
             help="A folder of class folders; a folder of train/ val/ test/ with class folders; "
             "a CSV with path,label[,split][,group] (several labels: a;b); 'digits'; or a data set: "
-            "oxford-pets, flowers102, food101, imagenette, cifar10, cifar100, stl10."
+            "oxford-pets, flowers102, food101, imagenette, cifar10, cifar100, stl10.",
         ),
     ],
     backbone: Annotated[

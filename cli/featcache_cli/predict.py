@@ -12,8 +12,13 @@ from featcache_cli.rendering import percent, printable, progress, show, show_jso
 
 
 def predict(
-    classifier: Annotated[Path, typer.Argument(help="A file that `featcache probe --save` made.")],
-    pictures: Annotated[list[str], typer.Argument(help="Pictures, folders, or quoted patterns.")],
+    classifier: Annotated[
+        Path, typer.Argument(metavar="FILE.fc", help="A file that `featcache probe --save` made.")
+    ],
+    pictures: Annotated[
+        list[str],
+        typer.Argument(metavar="PICTURE", help="Pictures, folders, or quoted patterns."),
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many of the likeliest classes to list.")] = 3,
     min_probability: Annotated[
         float | None,

@@ -29,7 +29,9 @@ class HeadName(StrEnum):
 
 
 def probe(
-    cache: Annotated[Path, typer.Argument(help="A cache that `featcache extract` made.")],
+    cache: Annotated[
+        Path, typer.Argument(metavar="CACHE", help="A cache that `featcache extract` made.")
+    ],
     head: Annotated[
         HeadName,
         typer.Option(
