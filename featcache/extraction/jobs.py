@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.backbones.registry import Backbone
-from featcache.errors import EngineError
 from featcache.images.sources import Source
 from featcache.recipe import StoredDtype
 
@@ -33,9 +32,6 @@ class Job:
         strict: an unreadable picture is an error.
         verify_content: read every file again, whatever its stat key says.
         replace_source: let this source take the place of the cache's own.
-
-    Raises:
-        EngineError: a number is below 1.
     """
 
     folder: Path
@@ -50,9 +46,3 @@ class Job:
     strict: bool = False
     verify_content: bool = False
     replace_source: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "threads", "shard_rows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise EngineError(f"{name} {value}: give 1 or more, or leave it out")

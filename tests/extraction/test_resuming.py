@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featcache.errors import EngineError
 from featcache.store.cache import Cache
 from featcache.store.upkeep import prune_files, verify_files
 
@@ -114,12 +112,6 @@ def test_shards_asked_for_hold_whole_batches(make_lab) -> None:
     entry = Cache(lab.folder).stream().entry
     assert entry.plans[0].shard_rows == 8
     assert [shard.rows for shard in entry.shards] == [8, 8, 4]
-
-
-@pytest.mark.parametrize("name", ["batch_size", "shard_rows", "threads"])
-def test_numbers_below_one_are_refused(make_lab, name: str) -> None:
-    with pytest.raises(EngineError, match=f"{name} 0: give 1 or more"):
-        make_lab(range(2)).run(**{name: 0})
 
 
 def test_a_picture_is_decoded_once_however_often_it_lies_there(make_lab) -> None:
