@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args
 
@@ -99,6 +101,7 @@ class Preprocessing(_Record):
             raise ValueError(f"preprocessing: {error}") from error
 
     def __post_init__(self) -> None:
+        self._normalise()
         problems = [
             (len(self.size) != 2 or min(self.size) < 1, f"size {self.size} is not (height, width)"),
             (
@@ -109,6 +112,10 @@ class Preprocessing(_Record):
             ),
             (len(self.mean) != 3 or len(self.std) != 3, "mean and std need three values each"),
             (min(self.std, default=0) <= 0, f"std {self.std} must be positive"),
+            (
+                not all(map(math.isfinite, (*self.mean, *self.std))),
+                f"mean {self.mean} and std {self.std} must be finite",
+            ),
             (not self.antialias, "antialias=False is not supported"),
             *(
                 (getattr(self, name) not in get_args(kind), _one_of(name, get_args(kind)))
@@ -119,6 +126,24 @@ class Preprocessing(_Record):
             if wrong:
                 raise ValueError(f"preprocessing: {message}")
 
+    def _normalise(self) -> None:
+        """Give equal values one form, so that equal preprocessings have one key."""
+        try:
+            for name, kind in _NUMBERS.items():
+                object.__setattr__(self, name, tuple(kind(v) for v in getattr(self, name)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"preprocessing: size {self.size} and resize {self.resize} must be whole numbers, "
+                f"mean {self.mean} and std {self.std} numbers ({error})"
+            ) from error
+
+
+_NUMBERS: dict[str, Callable[[Any], float]] = {
+    "size": operator.index,
+    "resize": operator.index,
+    "mean": float,
+    "std": float,
+}
 
 _CHOICES = {
     "resize_mode": ResizeMode,

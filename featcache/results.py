@@ -250,7 +250,8 @@ class Staleness:
         counts: how many samples differ; examples: the first few paths of each kind.
         recipe: fields of the recipe that differ now; `recipe_reason` says why they could not be
             compared.
-        fresh: both could be compared, and nothing differs.
+        missing: samples whose row was never computed (an interrupted extraction, say).
+        fresh: both could be compared, nothing differs, and nothing is missing.
     """
 
     checked: bool
@@ -259,11 +260,12 @@ class Staleness:
     examples: dict[str, tuple[str, ...]]
     recipe: tuple[str, ...]
     recipe_reason: str | None
+    missing: int = 0
 
     @property
     def fresh(self) -> bool:
-        """Whether source and backbone could be compared, and nothing differs."""
-        compared = self.checked and self.recipe_reason is None
+        """Whether source and backbone could be compared, nothing differs, nothing is missing."""
+        compared = self.checked and self.recipe_reason is None and not self.missing
         return compared and self.counts == ChangeCounts() and not self.recipe
 
 

@@ -81,7 +81,9 @@ def _render_staleness(result: Any) -> None:
         line(f"[yellow]{kind}: {count}[/yellow]: {named}" + (" ..." if count > len(paths) else ""))
     if state.fresh:
         line("[green]fresh: the source and the backbone are as they were[/green]")
-    elif state.examples:
+    elif state.examples or state.missing:
+        if state.missing:
+            line(f"[yellow]missing rows: {state.missing}[/yellow]: never computed")
         say("to bring it up to date, run the `featcache extract` that made it again")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from featcache.api.requests import PathLike
 from featcache.backbones.registry import load_from_locator
-from featcache.errors import FeatcacheError
+from featcache.errors import FeatcacheError, SourceMissingError
 from featcache.extraction.scanning import Changes, compare, path_counts, scan
 from featcache.images.sources import source_from_locator
 from featcache.recipe import differing_fields
@@ -52,6 +53,7 @@ def info(cache: PathLike) -> InfoResult:
             if content.tobytes() in skips
         ]
     counts = np.bincount(index.label_codes, minlength=len(index.label_names)).tolist()
+    streams = tuple(_stream(opened, entry) for entry in manifest.streams.values())
     return InfoResult(
         cache=os.fspath(cache),
         source=manifest.source,
@@ -61,10 +63,12 @@ def info(cache: PathLike) -> InfoResult:
         splits=_splits(index),
         classes=dict(zip(index.label_names, counts, strict=True)),
         unlabelled=int((index.label_counts == 0).sum()),
-        streams=tuple(_stream(opened, entry) for entry in manifest.streams.values()),
+        streams=streams,
         skipped=tuple(skipped),
         results=tuple(list_findings(opened.folder)),
-        staleness=_staleness(opened.folder, index, manifest),
+        staleness=replace(
+            _staleness(opened.folder, index, manifest), missing=sum(s.missing for s in streams)
+        ),
     )
 
 
@@ -100,6 +104,8 @@ def _staleness(folder: Path, index: Index, manifest: Manifest) -> Staleness:
     """Scan the source and load the backbone again; neither need be there for the rest."""
     changes, reason = Changes(), None
     try:
+        if manifest.source["kind"] == "torchvision":
+            raise SourceMissingError("a public data set, which might have to be fetched for it")
         settled = manifest.index and journal.settled_before(folder, manifest.index.sha256)
         found = scan(source_from_locator(manifest.source), index, settled_before_ns=settled)
         changes = compare(index, found.index)

@@ -161,11 +161,10 @@ def _has_no_head(network: nn.Module) -> bool:
 def _run(network: nn.Module, size: tuple[int, int]) -> Tensor:
     """The output of a network on two fixed random pictures, (2, K)."""
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(2, 3, *size, generator=generator)
     try:
         with torch.no_grad():
-            output = network(pixels)
-    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+            output = network(torch.randn(2, 3, *size, generator=generator))
+    except (MemoryError, RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
         reason = str(error).strip() or type(error).__name__
         raise BackboneError(f"it does not run at {size[0]} x {size[1]} pixels: {reason}") from error
     if not isinstance(output, Tensor) or not _is_vectors(output):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
-import importlib
+import importlib.util
 import re
-from collections.abc import Mapping
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -18,6 +22,10 @@ from featcache.errors import BackboneError
 from featcache.recipe import Preprocessing
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+_seen: WeakKeyDictionary[ModuleType, bytes] = WeakKeyDictionary()
+"""Source of each of the user's modules when this process first identified it."""
 
 
 def is_factory_name(name: str) -> bool:
@@ -76,13 +84,67 @@ def _resolve(name: str) -> tuple[ModuleType, Any]:
 
 
 def _source_hash(name: str, module: ModuleType) -> str:
-    source = getattr(module, "__file__", None)
-    if source is None:
+    """Identity of the code: the factory's module and the user's own modules that it imports.
+
+    Installed packages are left out: their versions are provenance, as the libraries' are.
+
+    Raises:
+        BackboneError: there is no source file, or one changed after this process imported it.
+    """
+    if not getattr(module, "__file__", None):
         raise BackboneError(
             f"{name}: {module.__name__} has no source file to identify it by; name a function in a "
             "file of its own"
         )
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for imported in _own_modules(module):
+        path = Path(imported.__file__ or "")
+        source = path.read_bytes()
+        if _seen.setdefault(imported, source) != source:
+            raise BackboneError(
+                f"{name}: {path} was changed after this process had imported it; restart Python, "
+                "so that the code that runs is the code in the file"
+            )
+        digest.update(f"{imported.__name__} {len(source)}\n".encode() + source)
+    return digest.hexdigest()[:16]
+
+
+def _own_modules(module: ModuleType) -> list[ModuleType]:
+    """A module and those it imports, however indirectly, without installed ones; by name."""
+    found, waiting = {module.__name__: module}, [module]
+    while waiting:
+        current = waiting.pop()
+        for name in _imported_names(current):
+            imported = sys.modules.get(name)
+            if imported is not None and name not in found and _is_own(imported):
+                found[name] = imported
+                waiting.append(imported)
+    return [found[name] for name in sorted(found)]
+
+
+def _imported_names(module: ModuleType) -> Iterator[str]:
+    """Absolute names in the import statements of a module, wherever in it they stand."""
+    tree = ast.parse(Path(module.__file__ or "").read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+        elif isinstance(node, ast.ImportFrom):
+            relative = "." * node.level + (node.module or "")
+            base = importlib.util.resolve_name(relative, module.__package__ or None)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _is_own(module: ModuleType) -> bool:
+    path = getattr(module, "__file__", None)
+    if not path or not path.endswith(".py"):
+        return False
+    installed = [
+        sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")
+    ]
+    return not any(Path(path).is_relative_to(place) for place in installed)
 
 
 def _called(name: str, factory: Any) -> tuple[nn.Module, Any]:

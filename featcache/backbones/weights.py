@@ -78,7 +78,7 @@ def fit(
     Raises:
         WeightsError: tensors are missing, unexpected or of another shape.
     """
-    complete = _with_counters(network, state)
+    complete = _with_counters(network, _named_for(network, state))
     misfit = _load(network, complete)
     if misfit is None:
         return
@@ -109,6 +109,15 @@ def _without_prefix(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state):
             return _without_prefix({k.removeprefix(prefix): v for k, v in state.items()})
+    return state
+
+
+def _named_for(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The state as it is, or with the prefix back that turns out to be the network's own."""
+    own = network.state_dict()
+    for prefix in _PREFIXES:
+        if not any(name in own for name in state) and any(prefix + name in own for name in state):
+            return {prefix + name: tensor for name, tensor in state.items()}
     return state
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from featcache.backbones.registry import Backbone, load_backbone, load_from_locator
 from featcache.classifier import files
 from featcache.classifier.files import ClassifierFile
-from featcache.engines import Engine, make_engine
+from featcache.engines import Engine, available_cores, make_engine
 from featcache.errors import BackboneError, ClassifierError, PictureError, WeightsError
 from featcache.extraction.pipeline import Pixels, Unusable, in_order
 from featcache.images.decode import decode
@@ -91,13 +91,16 @@ class Classifier:
         pixels = in_order(
             partial(_load_file, self.recipe.preprocessing),
             paths,
-            threads=os.cpu_count() or 1,
+            threads=available_cores(),
             ahead=2 * BATCH,
         )
-        with closing(pixels), self.engine(engine, device) as running:
+        running = self.engine(engine, device)
+        with closing(pixels):
             for start in range(0, len(paths), BATCH):
                 some = paths[start : start + BATCH]
-                yield from self._answer(running, some, list(islice(pixels, len(some))))
+                with running:  # its settings are the process's: not to be held over a yield
+                    answers = list(self._answer(running, some, list(islice(pixels, len(some)))))
+                yield from answers
 
     def engine(self, name: str = "auto", device: str = "auto") -> Engine:
         """What runs the network; enter it before use."""
@@ -125,6 +128,8 @@ def _load_file(preprocessing: Preprocessing, path: str) -> Pixels | Unusable:
         return to_pixels(decode(read_file(".", path)), preprocessing)
     except PictureError as error:
         return Unusable(str(error))
+    except MemoryError:
+        return Unusable("too little memory to decode it", permanent=False)
 
 
 def load_classifier(
@@ -164,7 +169,7 @@ def join(
     """
     name = trusted_name(content.backbone["name"], backbone)
     preprocessing = content.recipe.preprocessing
-    given = content.backbone_tensors or weights
+    given = weights or content.backbone_tensors
     if given:
         return Classifier(content, load_backbone(name, weights=given, preprocessing=preprocessing))
     locator = content.backbone["locator"]

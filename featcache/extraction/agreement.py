@@ -42,8 +42,11 @@ def refuse_disagreement(
     engine: Engine,
     batch_size: int,
     changed: list[str],
-) -> None:
+) -> bool:
     """Compute a few committed rows again and compare.
+
+    Returns:
+        Whether there were any that a sample still has; else nothing vouches for those rows.
 
     Raises:
         CacheMismatchError: a row disagrees; names by how much, and what changed since.
@@ -51,7 +54,7 @@ def refuse_disagreement(
     keys = opaque(reader.hashes)
     used = np.flatnonzero(np.isin(keys, index.unique_hashes))
     if not len(used):
-        return
+        return False
     chosen = used[np.linspace(0, len(used) - 1, min(ROWS, len(used))).astype(np.int64)]
     slots = Places(index).slots(keys[chosen])
     with closing(stream_pixels(source, preprocessing, slots, threads=1, ahead=ROWS)) as pixels:
@@ -79,6 +82,7 @@ def refuse_disagreement(
             else f"rows computed again differ by {worst:.2g} of their length from the cached ones"
         )
         raise CacheMismatchError(f"{folder}: {found}, since {'; '.join(changed)}; {advice}")
+    return True
 
 
 def _worst_difference(reader: StreamReader, again: Shard) -> float | None:

@@ -78,7 +78,10 @@ class Computing:
         if len(missing):
             engine = self._engine(None)
             plan = self._new_plan(entry, missing, engine)
-            self._refuse_disagreement(entry, plan, engine)
+            if not self._agrees(entry, plan, engine):
+                log.info("dropping %d shards that no sample names any more", len(entry.shards))
+                entry, missing = replace(entry, shards=()), self._index.unique_hashes
+                plan = self._new_plan(entry, missing, engine)
             entry = replace(entry, plans=(*entry.plans, plan))
             self._carry_out(entry, plan, missing, engine)
         elif plan is None:
@@ -152,15 +155,19 @@ class Computing:
             versions=versions(),
         )
 
-    def _refuse_disagreement(self, entry: StreamEntry, plan: Plan, engine: Engine) -> None:
-        """Check a few rows if this plan would extend rows that something else computed."""
+    def _agrees(self, entry: StreamEntry, plan: Plan, engine: Engine) -> bool:
+        """Check a few rows if this plan would extend rows that something else computed.
+
+        Rows of which none can be computed again, since no sample has their contents any more,
+        must not come back beside those of other versions: then this is false.
+        """
         if not entry.shards:
-            return
+            return True
         changed = what_changed(entry.plans[-1].provenance, plan.provenance)
         if changed:
             log.info("checking cached rows, since %s", "; ".join(changed))
             with engine:
-                refuse_disagreement(
+                return refuse_disagreement(
                     self._job.folder,
                     self._writer.reader(self._stream.key),
                     self._index,
@@ -170,6 +177,7 @@ class Computing:
                     plan.batch_size,
                     changed,
                 )
+        return True
 
     def _carry_out(
         self, entry: StreamEntry, plan: Plan, pending: npt.NDArray[np.void], engine: Engine

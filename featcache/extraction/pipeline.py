@@ -55,6 +55,8 @@ def load(source: Source, preprocessing: Preprocessing, slot: Slot) -> Pixels | U
         return to_pixels(decode(content), preprocessing)
     except PictureError as error:
         return Unusable(str(error))
+    except MemoryError:
+        return Unusable("too little memory to decode it; run extract again", permanent=False)
 
 
 def in_order(

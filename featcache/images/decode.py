@@ -57,12 +57,13 @@ def decode(content: bytes | np.ndarray) -> Image.Image:
 
     Raises:
         PictureError: it can't be decoded; the text is the reason.
+        MemoryError: there is too little memory just now, which says nothing of the picture.
     """
     if isinstance(content, np.ndarray):
         return _from_array(content)
     try:
         return _decode(content)
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except Exception as error:  # a broken file can raise anything in a parser
         raise PictureError(_reason(error, content)) from error
@@ -130,7 +131,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _reason(error: Exception, content: bytes) -> str:
     text = str(error) or type(error).__name__
-    if isinstance(error, Image.DecompressionBombError | MemoryError):
+    if isinstance(error, Image.DecompressionBombError):
         return f"too large: {text}"
     ran_out = EOFError | IndexError | struct.error  # Pillow hides them behind a SyntaxError
     if (

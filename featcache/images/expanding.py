@@ -33,7 +33,7 @@ def _paths(name: str) -> Iterator[str]:
             )
         yield from found
     elif glob.has_magic(name) and not os.path.lexists(name):
-        found = list(_matching(name))
+        found = list(dict.fromkeys(_matching(name)))  # `**` gives folders and what is in them
         if not found:
             raise SourceError(
                 f"{shown(name)}: no picture matches; check the pattern, and quote it for your shell"

@@ -17,7 +17,7 @@ from featcache.evaluation.splits import Folds, stratified_folds
 from featcache.heads.grid import default_grid
 from featcache.heads.solver import Fit, FitStatus, PathProblem, solve_path
 from featcache.probing.roles import assign_roles, class_warnings
-from featcache.probing.rows import Bools, Floats, LabelledRows
+from featcache.probing.rows import Bools, LabelledRows, Probabilities
 from featcache.probing.spec import Probed, ProbeSpec
 
 Progress = Callable[[str, int, int], None]
@@ -49,7 +49,7 @@ class _Path:
     """
 
     grid: npt.NDArray[np.float64]
-    probabilities: Floats
+    probabilities: Probabilities
     measured: Bools
 
     def best(self, targets: npt.NDArray[Any]) -> int:
@@ -168,7 +168,7 @@ class _Probing:
         *,
         trained: Bools,
         judged: Bools,
-        probabilities: Floats,
+        probabilities: Probabilities,
         method: str,
     ) -> Probed:
         """Refit at the best C, predict the rows of a split it did not see, and judge."""
@@ -192,7 +192,9 @@ class _Probing:
             warnings=class_warnings(data, trained, folds, self._spec.folds),
         )
 
-    def _confusion(self, probabilities: Floats, targets: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    def _confusion(
+        self, probabilities: Probabilities, targets: npt.NDArray[Any]
+    ) -> npt.NDArray[np.int64]:
         if self._multi:
             return np.zeros((0, 0), np.int64)
         return confusion(probabilities.argmax(axis=1), targets, len(self._data.classes))
@@ -275,5 +277,5 @@ class _Probing:
             )
 
 
-def _empty(n: int, classes: int) -> Floats:
-    return np.full((n, classes), np.nan, np.float32)
+def _empty(n: int, classes: int) -> Probabilities:
+    return np.full((n, classes), np.nan)

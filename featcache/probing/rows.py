@@ -16,6 +16,7 @@ from featcache.store.index import Index
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
+Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def labelled_rows(cache: Cache, cut: str = PENULTIMATE) -> LabelledRows:
             "`featcache info` says why"
         )
     targets, classes = _targets(cache, index, rows)
-    features = reader.read(reader.positions(index.hashes[rows])).astype(np.float32)
+    features = reader.read(reader.positions(index.hashes[rows])).astype(np.float32, copy=False)
     groups = index.groups[rows] if (index.groups[rows] >= 0).any() else None
     return LabelledRows(
         features=features.reshape(len(rows), -1),

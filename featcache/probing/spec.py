@@ -13,7 +13,7 @@ from featcache.evaluation.intervals import Interval
 from featcache.evaluation.metrics import Scores
 from featcache.heads.linear import LinearHead, Loss
 from featcache.heads.solver import Fit, FitStatus
-from featcache.probing.rows import Bools, Floats
+from featcache.probing.rows import Bools, Probabilities
 from featcache.recipe import PENULTIMATE
 
 
@@ -83,7 +83,7 @@ class Probed:
     interval: Interval
     judged: Bools
     trained: Bools
-    probabilities: Floats
+    probabilities: Probabilities
     confusion: npt.NDArray[np.int64]
     fits: int = 0
     missed: int = 0

@@ -196,7 +196,7 @@ class Cache:
         return read_index(path)
 
     def stream(self, cut: str = PENULTIMATE, view: View | None = None) -> StreamReader:
-        """The stream of a cut and view, float32 where both dtypes are kept.
+        """The stream of a cut and view; of several dtypes the most complete, then float32.
 
         Raises:
             CacheMissingError: there is none; names those there are.
@@ -214,8 +214,17 @@ class Cache:
             raise CacheMissingError(
                 f"{self.folder}: no activations of cut {cut!r}; there are: {there}"
             )
-        best = max(fitting, key=lambda e: e.stream.dtype == "float32")
-        return self.reader(best.stream.key)
+        readers = [self.reader(entry.stream.key) for entry in fitting]
+        return (
+            min(readers, key=lambda r: (self._missing(r), r.entry.stream.dtype != "float32"))
+            if len(readers) > 1
+            else readers[0]
+        )
+
+    def _missing(self, reader: StreamReader) -> int:
+        """How many samples have neither a row nor a remembered skip."""
+        hashes = self.index.hashes
+        return int(((reader.positions(hashes) < 0) & ~reader.is_skipped(hashes)).sum())
 
     def reader(self, key: str) -> StreamReader:
         """The stream of a key."""

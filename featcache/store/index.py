@@ -24,7 +24,6 @@ SPLITS = ("train", "val", "test")
 NO_SPLIT = -1
 NO_GROUP = -1
 HASH_BYTES = 32
-STAT_FIELDS = ("size", "mtime_ns", "ctime_ns", "inode")
 NO_STAT = (-1, -1, -1, -1)
 
 
@@ -40,7 +39,8 @@ class Index:
             `label_codes[label_offsets[i]:label_offsets[i + 1]]`: none, one or several.
         splits: (n,) int8, position in `SPLITS` or `NO_SPLIT`.
         group_names, groups: (n,) int64, position in `group_names` or `NO_GROUP`.
-        stats: (n, 4) int64, `STAT_FIELDS` of the file, `NO_STAT` for what is no file.
+        stats: (n, 4) int64: size, mtime_ns, ctime_ns and inode of the file, `NO_STAT` for what is
+            no file.
         skip_paths, skip_reasons: samples that the source names but that have no content.
     """
 

@@ -10,6 +10,7 @@ import pytest
 
 from featcache import api
 from featcache.errors import CacheMissingError
+from featcache.store.cache import Cache
 
 
 @pytest.fixture
@@ -70,3 +71,15 @@ def test_no_cache(tmp_path: Path) -> None:
     for call in (api.info, api.verify):
         with pytest.raises(CacheMissingError, match=str(tmp_path)):
             call(tmp_path / "none")
+
+
+def test_missing_rows_are_not_fresh_and_the_complete_stream_is_probed(
+    class_folders: Path, extract_light: Any
+) -> None:
+    whole = extract_light(class_folders)
+    picture = next(class_folders.glob("*/*.jpg"))
+    (class_folders / picture.parent.name / "new.jpg").write_bytes(picture.read_bytes() + b"new")
+    extract_light(class_folders, store_dtype="float16")
+    state = api.info(whole).staleness
+    assert (state.missing, state.fresh) == (1, False)
+    assert Cache(Path(whole)).stream().entry.stream.dtype == "float16"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -136,3 +137,47 @@ def test_random_weights_are_the_factorys_business(module) -> None:
     name = f"{module(NETWORK)}:network"
     with pytest.raises(BackboneError, match="random weights are the factory's"):
         load_backbone(name, weights="random", preprocessing=preprocessing())
+
+
+def test_changing_a_helper_changes_the_architecture(module, tmp_path) -> None:
+    helper = module("SCALE = 1\n")
+    name = module(f"import {helper}\n{NETWORK}\npreprocessing = {FIELDS}")
+    command = (
+        "import sys; sys.path.insert(0, sys.argv[1]); "
+        "from featcache.backbones.registry import load_backbone; "
+        "print(load_backbone(sys.argv[2]).architecture)"
+    )
+
+    def architecture() -> str:
+        arguments = [sys.executable, "-B", "-c", command, str(tmp_path), f"{name}:network"]
+        return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+
+    before = architecture()
+    Path(tmp_path, f"{helper}.py").write_text("SCALE = 2\n")
+    assert architecture() != before
+
+
+def test_code_edited_since_it_was_imported_is_refused(module, tmp_path) -> None:
+    name = module(f"{NETWORK}\npreprocessing = {FIELDS}")
+    load_backbone(f"{name}:network")
+    with Path(tmp_path, f"{name}.py").open("a") as file:
+        file.write("# edited\n")
+    with pytest.raises(BackboneError, match=r"was changed after this process .* restart Python"):
+        load_backbone(f"{name}:network")
+
+
+def test_a_prefix_that_is_the_networks_own_stays(module, tmp_path) -> None:
+    wrapped = (
+        f"{NETWORK}\npreprocessing = {FIELDS}\n"
+        "class Wrapped(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.model = network()\n"
+        "    def forward(self, pixels):\n"
+        "        return self.model(pixels)\n"
+    )
+    name = f"{module(wrapped)}:Wrapped"
+    saved = load_backbone(name)
+    torch.save(saved.state(), tmp_path / "own.pt")
+    again = load_backbone(name, weights=tmp_path / "own.pt")
+    assert again.weights_sha256 == saved.weights_sha256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from featcache.errors import CacheMismatchError
@@ -95,3 +96,16 @@ def test_another_recipe_is_refused_and_names_what_differs(lab) -> None:
     lab.weights = "0" * 64
     with pytest.raises(CacheMismatchError, match=r"weights: 000.*here, fff.*there.*--out"):
         lab.run()
+
+
+def test_rows_nobody_can_vouch_for_do_not_come_back_beside_others(lab, upgraded) -> None:
+    first = dict(lab.source.pictures)
+    lab.source.pictures = {"30": 30, "31": 31}
+    lab.stem.shift = 0.25
+    assert lab.run().computed == 2
+    lab.source.pictures = first | {"30": 30}
+    again = lab.run()
+    assert (again.computed, again.reused) == (len(first), 1)
+    rows = lab.rows()
+    expected = {path: row + np.float32(0.25) for path, row in lab.expected().items()}
+    assert all(np.allclose(rows[path], expected[path]) for path in rows)

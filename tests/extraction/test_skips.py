@@ -140,3 +140,21 @@ def test_pictures_that_all_fail_to_decode_leave_a_cache_of_skips(make_lab) -> No
     assert (done.computed, len(done.skipped)) == (0, 2)
     assert len(Cache(lab.folder).stream()) == 0
     assert lab.run().processed == 0
+
+
+def test_too_little_memory_says_nothing_of_a_picture(
+    make_lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make_lab(range(4))
+    with monkeypatch.context() as patch:
+
+        def decode(_content: object) -> None:
+            raise MemoryError
+
+        patch.setattr("featcache.extraction.pipeline.decode", decode)
+        starved = lab.run()
+    assert [reason for _, reason in starved.skipped] == [
+        "too little memory to decode it; run extract again"
+    ] * 4
+    assert lab.run().computed == 4
+    lab.assert_right()

@@ -90,7 +90,7 @@ def test_the_head_that_is_returned_is_the_one_that_is_measured(
     data = rows_of(*few, splits_of(90, train=2, test=1))
     probed = fit_probe(data, SPEC)
     test = data.splits == 2
-    by_head = probed.head.probabilities(data.features[test]).astype(np.float32)
+    by_head = probed.head.probabilities(data.features[test])
     np.testing.assert_array_equal(by_head, probed.probabilities[test])
     assert score(by_head, data.targets[test]) == probed.scores
 

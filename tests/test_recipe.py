@@ -1,0 +1,79 @@
+"""What decides a value has one form, and one key."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from featcache.recipe import Preprocessing, Recipe, Stream, View, differing_fields
+
+PLAIN = Preprocessing((32, 24), (36,), (0.0, 0.5, 1.0), (1.0, 0.5, 0.25))
+RECIPE = Recipe("f" * 64, "test/net", PLAIN)
+STREAM = Stream(RECIPE.key)
+
+OTHER: dict[type, dict[str, Any]] = {
+    Recipe: {
+        "weights": "e" * 64,
+        "architecture": "test/other",
+        "preprocessing": replace(PLAIN, size=(32, 32)),
+        "decoder": "other",
+        "precision": "bf16",
+    },
+    Stream: {
+        "recipe": "0" * 64,
+        "cut": "layer4.2",
+        "pooling": "avg",
+        "dtype": "float16",
+        "view": View("flip", 1, 2),
+        "parent": "1" * 64,
+    },
+}
+
+
+@pytest.mark.parametrize("record", [RECIPE, STREAM], ids=["recipe", "stream"])
+def test_every_field_alone_changes_the_key(record: Any) -> None:
+    others = OTHER[type(record)]
+    assert set(others) == {f.name for f in fields(record)}
+    keys = {replace(record, **{name: value}).key for name, value in others.items()}
+    assert len(keys | {record.key}) == len(others) + 1
+
+
+def test_a_round_trip_is_whole() -> None:
+    assert Recipe.from_dict(RECIPE.to_dict()) == RECIPE
+    assert Stream.from_dict(STREAM.to_dict()) == STREAM
+
+
+def test_equal_preprocessings_have_one_key() -> None:
+    given: Any = {"size": [32, 24], "resize": [36], "mean": [0, 0.5, 1], "std": [1, 0.5, 0.25]}
+    same = Preprocessing.given(given)
+    assert same == PLAIN
+    assert replace(RECIPE, preprocessing=same).key == RECIPE.key
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": (32.5, 32)},
+        {"size": (0, 32)},
+        {"mean": ("a", 0.5, 0.5)},
+        {"mean": (float("nan"), 0.5, 0.5)},
+        {"std": (0.0, 0.5, 0.5)},
+        {"resize": (36, 36)},
+        {"interpolation": "cubic"},
+        {"alpha": "black"},
+        {"unknown": 1},
+    ],
+)
+def test_a_wrong_field_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"preprocessing: .*{name}"):
+        Preprocessing.given(PLAIN.to_dict() | wrong)
+
+
+def test_differences_are_named_by_field() -> None:
+    other = replace(RECIPE, preprocessing=replace(PLAIN, size=(48, 48)))
+    assert differing_fields(RECIPE.to_dict(), other.to_dict()) == [
+        "preprocessing.size: [32, 24] here, [48, 48] there"
+    ]
