@@ -102,11 +102,15 @@ class ExtractResult(Record, os.PathLike[str]):
 
 @dataclass(frozen=True)
 class PathPoint:
-    """One C of the path: scores on held-out rows of the training part."""
+    """One C of the path: scores on held-out rows of the training part.
+
+    `log_loss_error` is the standard error of the mean log-loss over the rows.
+    """
 
     C: float
     accuracy: float
     log_loss: float
+    log_loss_error: float
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ class ProbeResult(Record):
         classes: names, in the order of the head's outputs.
         path: scores by C on held-out rows of the training part.
         best_C: the one with the least held-out log-loss, used for the refit.
+        one_error_C: the smallest C whose held-out log-loss is within one standard error of it.
         estimate: the honest number. test: the same of the test split, None without one.
         gap: certified bound on (objective - optimum) / objective of the refit.
         converged: whether the refit's gap is within the tolerance.
@@ -160,6 +165,7 @@ class ProbeResult(Record):
     classes: tuple[str, ...]
     path: tuple[PathPoint, ...]
     best_C: float  # noqa: N815 - the field's name
+    one_error_C: float  # noqa: N815 - the field's name
     estimate: Estimate
     test: Estimate | None
     gap: float

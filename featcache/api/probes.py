@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ def probe(
         seed=request.seed,
         standardize=request.standardize,
         tolerance=request.tolerance,
+        balanced=request.class_weight == "balanced",
+        smoothing=request.label_smoothing,
+        memory=request.memory,
+        device=request.device,
     )
     data = labelled_rows(opened, spec.cut)
     probed = fit_probe(data, spec, progress)
@@ -96,7 +100,8 @@ def _record(cache: Cache, spec: ProbeSpec, data: LabelledRows, probed: Probed) -
         n_train=int(probed.trained.sum()),
         n_test=int(probed.judged.sum()) if tested else 0,
         classes=data.classes,
-        path=tuple(PathPoint(C, s.accuracy, s.log_loss) for C, s in probed.path),
+        path=tuple(PathPoint(**asdict(point)) for point in probed.path),
+        one_error_C=probed.one_error_C,
         best_C=probed.fit.C,
         estimate=estimate,
         test=estimate if tested else None,
@@ -125,6 +130,8 @@ def _identity(cache: Cache, spec: ProbeSpec, data: LabelledRows) -> str:
             "seed": spec.seed,
             "standardize": spec.standardize,
             "tolerance": spec.tolerance,
+            "balanced": spec.balanced,
+            "smoothing": spec.smoothing,
             "cut": spec.cut,
         },
     }

@@ -77,6 +77,10 @@ class ProbeRequest:
         seed: of the folds.
         standardize: scale columns to unit variance, by training rows only.
         tolerance: on the certified gap of every fit.
+        class_weight: "balanced" gives every class the same weight in all; None, every picture.
+        label_smoothing: share of every target that is given to all classes alike.
+        memory: bytes for the solver to stay within, about.
+        device: of the solver's products, as torch names it.
         save: file of the classifier to be saved.
         embed_backbone: put the backbone's weights into that file too.
         backbone: `package.module:factory`, to vouch for the code of a network of one's own.
@@ -89,6 +93,10 @@ class ProbeRequest:
     seed: int = 0
     standardize: bool = False
     tolerance: float = 1e-3
+    class_weight: Literal["balanced"] | None = None
+    label_smoothing: float = 0.0
+    memory: int = 2 << 30
+    device: str = "cpu"
     save: PathLike | None = None
     embed_backbone: bool = False
     backbone: str | None = None

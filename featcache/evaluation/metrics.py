@@ -70,18 +70,26 @@ def correct(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return probabilities.argmax(axis=1) == targets
 
 
-def log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Mean of -log(probability of what was given), clipped at `LOG_LOSS_CLIP`, in nats.
+def losses(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """-log(probability of what was given) of each row, clipped at `LOG_LOSS_CLIP`, in nats.
 
     Args:
         probabilities: (n, K).
-        targets: (n,) int codes; or (n, K) bool, where the mean is over rows and labels.
+        targets: (n,) int codes; or (n, K) bool, where a row's loss is the mean over labels.
+
+    Returns:
+        (n,) float64.
     """
     if targets.ndim == 2:
         given = np.where(targets, probabilities, 1 - probabilities)
-    else:
-        given = probabilities[np.arange(len(targets)), targets]
-    return float(-np.log(np.clip(given, LOG_LOSS_CLIP, 1.0)).mean())
+        return -np.log(np.clip(given, LOG_LOSS_CLIP, 1.0)).mean(axis=1)
+    given = probabilities[np.arange(len(targets)), targets]
+    return -np.log(np.clip(given, LOG_LOSS_CLIP, 1.0))
+
+
+def log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Mean of `losses`."""
+    return float(losses(probabilities, targets).mean())
 
 
 def accuracy(predicted: np.ndarray, targets: np.ndarray) -> float:

@@ -1,49 +1,70 @@
 r"""A proven bound of how far a point is from the optimum, from any point, converged or not.
 
-One softmax of M classes, with shapes: X (n, D), Z = XW' + b (n, M), Y (n, M), lambda = 1/(Cn)
-(at the C of `objective.softmax_strength`; logistic columns are such problems with M = 2).
+One softmax of M classes, with shapes: X (n, D), Z = XW' + b (n, M), Y (n, M), weights a (n,) that
+sum to 1, written mean_i, and lambda as in `objective` (a logistic column is such a problem with
+M = 2, logits [-z/2, z/2] and twice its lambda).
 
 *The dual.* For any distribution q over M classes, logsumexp(z) >= q . z + H(q), with H the entropy.
-Take one q_i a row, Q (n, M), and let R = Q - Y, G = X'R/n (D, M). Then for every W and b
+Take one q_i a row, Q (n, M), and let R = Q - Y, G = mean_i r_i x_i' (M, D). Then for every W and b
 
-    F(W, b) >= mean_i H(q_i) + <G, W'> + (1'R/n) . b + (lambda/2) ||W||^2
+    F(W, b) >= mean_i H(q_i) + <G, W> + (mean_i r_i) . b + (lambda/2) ||W||^2
 
-The bias is free, so the right side is bounded below only where 1'R = 0: *Q must have the column
-sums of Y*. Minimising over W gives the bound of the optimum
+The bias is free, so the right side is bounded below only where mean_i r_i = 0: *Q must have the
+column means of Y*. Minimising over W gives the bound of the optimum
 
     F* >= D(Q) = mean_i H(q_i) - ||G||^2 / (2 lambda).
 
-*A point that satisfies it.* P = softmax(Z) is optimal at the optimum, but its column sums s = 1'P
-equal c = 1'Y only where the bias is solved exactly. With e = s - c and t = max(0, max_k e_k/s_k),
+*A point that satisfies it.* P = softmax(Z) is optimal at the optimum, but its column means s
+equal c, those of Y, only where the bias is solved exactly. With e = s - c (the gradient's bias
+coordinate) and t = max(0, max_k e_k/s_k),
 
-    Q = (1 - t) P + 1 r',    r = (t s - e) / n.
+    Q = (1 - t) P + 1 r',    r = t s - e.
 
 r >= 0 by the choice of t (which is below 1), sum(r) = t, hence rows of Q are distributions; and
-1'Q = (1 - t) s + t s - e = c. At the optimum t = 0, Q = P, G = -lambda W' and D(Q) = F.
+its column means are (1 - t) s + t s - e = c. At the optimum t = 0, Q = P, G = -lambda W and
+D(Q) = F.
+
+*No product is needed.* With g = mean_i (p_i - y_i) x_i', which the solver has at every point,
+XY = mean_i y_i x_i' and X1 = mean_i x_i, which never change,
+
+    G = g - t (g + XY) + r X1'.
+
+A certificate therefore costs one pass over the logits, and none over the features.
 
 *Rounding.* gamma = m u bounds the relative error of m-term sums (Higham, Accuracy and Stability of
 Numerical Algorithms, 3.1; u is twice the unit roundoff, which covers the quadratic term).
  - Off-largest entries of each q_i define an exact distribution; entropies are sums of positive
    terms, relative error gamma.
- - G: error at most gamma B, B = mean_i ||x_i|| ||r_i||, in the Frobenius norm.
- - Column sums miss c by at most gamma m_k, m_k = sum_i |P - Y|_ik + sum_i |R_ik| + t s_k: the
+ - G: error at most gamma B, B = mean_i ||x_i|| (||r_i|| + ||p_i - y_i||) + t ||XY||, in the
+   Frobenius norm.
+ - Column means miss c by at most gamma m_k, m_k = mean_i |P - Y|_ik + mean_i |R_ik| + t s_k: the
    numbers that were added. The correction above, applied once more with tau = gamma max_k m_k/c_k,
    would make them exact; it leaves at least (1 - tau) of the entropy and moves G by at most
    2 tau mean_i ||x_i||.
- - F: errors of the logits, at most gamma (||x_i|| ||w_k|| + |b_k|), enter through ||r_i||_1.
+ - F: errors of the logits, at most gamma (||x_i|| w + b), enter through ||p_i - y_i||_1. Here w and
+   b are the lengths of the way that the largest row of W and of the bias went: logits are summed
+   step by step, each step's product with its own error.
 All of it is added to the gap's side: the bound stays a bound.
 """
+
+# torch ships few types: what it returns is known here by its shape, written beside it
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportConstantRedefinition=false
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from featcache.heads import objective as ob
-from featcache.heads.linear import Loss, softmax
+from featcache.heads.batch import Batch, Evaluation
+from featcache.heads.linear import Loss
+from featcache.heads.rows import DenseRows
 
 _UNIT = float(np.finfo(np.float64).eps)
 
@@ -72,10 +93,78 @@ class Certificate:
         return cls(sum(p.objective for p in listed), sum(p.lower for p in listed))
 
 
+class Travel(NamedTuple):
+    """How far the largest row of W, and the bias, went to a point: both (B,)."""
+
+    weights: Tensor
+    bias: Tensor
+
+    def plus(self, step: Travel, rate: Tensor) -> Travel:
+        """With a step of some rate (B,)."""
+        return Travel(*(way + rate.abs() * more for way, more in zip(self, step, strict=True)))
+
+    def of_problems(self, problems: Tensor) -> Travel:
+        """That of some problems (indices)."""
+        return Travel(self.weights[problems], self.bias[problems])
+
+    @classmethod
+    def of(cls, step: Tensor) -> Travel:
+        """That of one step (B, K, R + 1) from the origin."""
+        lengths = torch.linalg.vector_norm(step[..., :-1], dim=2)
+        return cls(lengths.amax(dim=1), step[..., -1].abs().amax(dim=1))
+
+
+def bounds(
+    batch: Batch, W: Tensor, Z: Tensor, at: Evaluation, strength: Tensor, travel: Travel
+) -> tuple[Tensor, Tensor]:
+    """Objective and lower bound of the optimum of each problem, rounding included.
+
+    Args:
+        batch: the problems.
+        W: (B, K, R + 1) where they are.
+        Z: (B, K, n) its logits.
+        at: losses and gradient there.
+        strength: (B,) lambda.
+        travel: how they came there.
+    """
+    gamma = _UNIT * (len(batch.rows) + batch.rows.width + 8 * W.shape[1])
+    value = at.loss + strength / 2 * W[..., :-1].square().sum(dim=(1, 2))
+    error = gamma * (value + travel.weights * at.long_residuals + travel.bias * at.residuals)
+    return value + error, _dual_bound(batch, Z, at, strength, gamma)
+
+
+def _dual_bound(batch: Batch, Z: Tensor, at: Evaluation, strength: Tensor, gamma: float) -> Tensor:
+    """(B,) max(0, D(Q)), less the rounding."""
+    excess, share = at.gradient[..., -1], batch.targets_sum[..., -1]
+    t, r = batch.kernel.correction(excess, share)
+    entropy, long_rows, added = _dual_sums(batch, Z, t, r)
+    G = at.gradient - t[..., None] * (at.gradient + batch.targets_sum)
+    G += r[..., None] * batch.rows_sum[:, None, :]
+    B = long_rows + at.long_residuals + t[:, 0] * batch.targets_sum.flatten(1).norm(dim=1)
+    m = added + at.column_residuals + t * (share + excess)
+    tau = gamma * torch.where(share > 0, m / share, 0.0).amax(dim=1)
+    slope = G[..., :-1].flatten(1).norm(dim=1) + gamma * B + 2 * tau * batch.mean_norm
+    bound = (1 - tau) * (1 - gamma) * entropy - (1 + gamma) * slope.square() / (2 * strength)
+    return bound.clamp(min=0)
+
+
+def _dual_sums(batch: Batch, Z: Tensor, t: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Means over the rows: entropy of Q (B,), |x| |q - y| (B,), and |q - y| by column (B, K)."""
+    entropy, long_rows, added = Z.new_zeros(len(Z)), Z.new_zeros(len(Z)), torch.zeros_like(r)
+    for rows in batch.blocks():
+        a = batch.weights[:, rows]
+        H, R = batch.kernel.dual(Z[..., rows], batch.targets.at(rows), t, r)
+        entropy += (a * H).sum(dim=1)
+        R.abs_()
+        long_rows += (a * batch.rows.norms[:, rows] * R.sum(dim=1)).sum(dim=1)
+        added += (R @ a[..., None])[..., 0]
+    return entropy, long_rows, added
+
+
 def certify(
     loss: Loss, X: np.ndarray, Y: np.ndarray, W: np.ndarray, b: np.ndarray, C: float
 ) -> Certificate:
-    """Certificate of the point (W, b).
+    """Certificate of the point (W, b), for rows that weigh the same.
 
     Args:
         loss: how the K columns are read.
@@ -90,52 +179,12 @@ def certify(
         The objective with its rounding error added, and the lower bound with its own taken off;
         for logistic, of the sum over columns.
     """
-    n, D = X.shape
-    Z = X @ W.T + b  # (n, K)
-    T = ob.grouped_targets(loss, Y)  # (n, J, M)
-    P = softmax(ob.grouped_logits(loss, Z))
-    gamma = _UNIT * (n + D + 8 * T.shape[-1])
-    norms = np.linalg.norm(X, axis=1)  # (n,)
-    lower = _dual_bound(X, T, P, norms, ob.softmax_strength(C, T.shape[-1]), gamma)
-
-    value = ob.objective_of_logits(loss, Z, Y, W, C)
-    logit_error = norms * np.linalg.norm(W, axis=1).max() + np.abs(b).max()  # (n,)
-    slopes = np.abs(ob.balanced_difference(P, T)).sum(axis=(1, 2))  # (n,)
-    error = gamma * (value + float(logit_error @ slopes) / n)
-    return Certificate(value + error, lower)
-
-
-def _dual_bound(
-    X: np.ndarray, Y: np.ndarray, P: np.ndarray, norms: np.ndarray, C: float, gamma: float
-) -> float:
-    """Sum over J of max(0, D(Q)), less the rounding; Y and P (n, J, M), norms (n,) of the rows."""
-    n, D = X.shape
-    Q, R, added = _dual_point(P, Y)
-    entropy = _entropy(Q).mean(axis=0)  # (J,)
-    G = (X.T @ R.reshape(n, -1)).reshape(D, *R.shape[1:]) / n  # (D, J, M)
-    B = norms @ np.linalg.norm(R, axis=2) / n  # (J,)
-    tau = gamma * (added / Y.sum(axis=0)).max(axis=1)  # (J,)
-    slope = np.linalg.norm(G, axis=(0, 2)) + gamma * B + 2 * tau * norms.mean()  # (J,)
-    bound = (1 - tau) * (1 - gamma) * entropy - (1 + gamma) * 0.5 * C * n * slope**2
-    return float(np.maximum(bound, 0.0).sum())
-
-
-def _dual_point(P: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Q with the column sums of Y, R = Q - Y (both n, J, M), and m (J, M): see *Rounding*."""
-    residual = ob.balanced_difference(P, Y)
-    excess = residual.sum(axis=0)  # (J, M): s - c without cancellation
-    s = P.sum(axis=0)
-    t = np.divide(excess, s, out=np.zeros_like(s), where=excess > 0).max(axis=1, keepdims=True)
-    r = np.maximum(t * s - excess, 0.0) / len(P)  # (J, M)
-    Q = (1 - t) * P + r
-    R = ob.balanced_difference(Q, Y)
-    return Q, R, np.abs(residual).sum(axis=0) + np.abs(R).sum(axis=0) + t * s
-
-
-def _entropy(Q: np.ndarray) -> np.ndarray:
-    """Entropy over the last axis; the largest entry is read as 1 minus the others."""
-    others = Q.copy()
-    np.put_along_axis(others, Q.argmax(axis=-1, keepdims=True), 0.0, axis=-1)
-    logs = np.log(others, out=np.zeros_like(others), where=others > 0)
-    rest = others.sum(axis=-1)  # below 1
-    return -(others * logs).sum(axis=-1) - (1 - rest) * np.log1p(-rest)
+    kernel, features, targets = ob.single(loss, X, Y)
+    n, problems = len(X), 1 if loss == "softmax" else len(W)
+    weights = features.new_full((problems, n), 1 / n)
+    batch = Batch.of(DenseRows.of(features[None], weights[:1]), kernel, targets, weights, len(W))
+    point = torch.from_numpy(np.hstack([W, b[:, None]])).view(problems, -1, X.shape[1] + 1)
+    Z = ob.logits(loss, features, W, b)
+    strength = weights.new_full((problems,), 2 * ob.penalty_factor(loss, len(W), n, C))
+    value, lower = bounds(batch, point, Z, batch.evaluate(Z), strength, Travel.of(point))
+    return Certificate(float(value.sum()), float(lower.sum()))

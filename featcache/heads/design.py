@@ -1,4 +1,13 @@
-"""The rows that one fold's fits train on: centred, scaled, reduced; and the way back."""
+"""Coordinates of a solve: features centred, scaled, and turned into the eigenbasis of their Gram.
+
+An orthonormal basis of the rows' span changes neither objective nor optimum (the penalty sees W
+only through that span, and as a length), and in the eigenbasis the Hessian of the mean loss is
+about diagonal: what the walk divides by.
+"""
+
+# torch ships few types: what it returns is known here by its shape, written beside it
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportConstantRedefinition=false
 
 from __future__ import annotations
 
@@ -6,48 +15,71 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
+from torch import Tensor
+
+_LARGEST = 5000
+"""Side of the largest matrix that is decomposed: beyond it, coordinates stay as they are."""
 
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """Training rows in the coordinates of the fit.
-
-    The objective's penalty sees W only through the rows' span, so an orthonormal basis of that
-    span changes neither objective nor optimum. It is taken from these rows alone: held-out rows
-    have no influence on anything here, not even on rounding.
+    """A change of coordinates, made by training rows alone.
 
     Attributes:
-        X: (m, R) float64, columns with mean 0.
         mean: (D,) float64, of the training rows.
         scale: (D,) float64: standard deviations where standardised (of constant columns 1), or 1.
-        basis: (R, D) float64 with orthonormal rows, or None where R = D.
+        basis: (D, R) float64 with orthonormal columns, R = min(m, D); None stands for the identity.
     """
 
-    X: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    basis: np.ndarray | None
+    mean: Tensor
+    scale: Tensor
+    basis: Tensor | None
 
     @classmethod
-    def of(cls, rows: np.ndarray, standardize: bool) -> Self:
-        """Centre, scale and reduce the rows (m, D) of one fold's training part."""
-        mean = rows.mean(axis=0, dtype=np.float64)
-        centred = rows - mean  # float64
-        m, D = centred.shape
-        scale = _scales(centred, mean) if standardize else np.ones(D)
-        centred /= scale
-        if 2 * m > D:  # a basis would cost more than it saves
-            return cls(centred, mean, scale, None)
-        Q, R = np.linalg.qr(centred.T)  # X = R'Q': (m, m) coordinates in the basis Q' (m, D)
-        return cls(np.ascontiguousarray(R.T), mean, scale, Q.T)
+    def of(cls, rows: np.ndarray, standardize: bool, device: str = "cpu") -> Self:
+        """Read training rows (m, D) of any float dtype."""
+        X = _tensor(rows, device)
+        mean = X.mean(dim=0)
+        X -= mean
+        scale = _scales(X, mean) if standardize else torch.ones_like(mean)
+        X /= scale
+        m, D = X.shape
+        if min(m, D) > _LARGEST:
+            return cls(mean, scale, None)
+        if m >= D:
+            return cls(mean, scale, torch.linalg.eigh(X.T @ X)[1])
+        Q, R = torch.linalg.qr(X.T)  # (D, m), (m, m): X = R'Q'
+        return cls(mean, scale, Q @ torch.linalg.eigh(R @ R.T)[1])
 
-    def original(self, W: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A solution for `X` as one for the features as they came: (K, R) to (K, D), and (K,)."""
-        coef = (W if self.basis is None else W @ self.basis) / self.scale
-        return coef, b - coef @ self.mean
+    @property
+    def width(self) -> int:
+        """R."""
+        return len(self.mean) if self.basis is None else self.basis.shape[1]
+
+    def coordinates(self, rows: np.ndarray) -> Tensor:
+        """(n, D) features as (n, R) float64 coordinates; where R < D, their share in the span."""
+        X = _tensor(rows, self.mean.device)
+        X -= self.mean
+        X /= self.scale
+        return X if self.basis is None else X @ self.basis
+
+    def original(self, W: Tensor) -> tuple[Tensor, Tensor]:
+        """(K, R + 1) of a solve as coefficients (K, D) and bias (K,) for features as they came."""
+        turned, bias = W[:, : self.width], W[:, -1]
+        if self.basis is not None:
+            turned = turned @ self.basis.T
+        coef = turned / self.scale
+        return coef, bias - coef @ self.mean
 
 
-def _scales(X: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def _tensor(rows: np.ndarray, device: str | torch.device) -> Tensor:
+    """A float64 copy of its own."""
+    return torch.from_numpy(np.array(rows, np.float64)).to(device)
+
+
+def _scales(X: Tensor, mean: Tensor) -> Tensor:
     """Standard deviations of centred columns; 1 where a column is constant to float32's eye."""
-    deviation = np.sqrt(np.mean(np.square(X), axis=0))
-    return np.where(deviation > np.finfo(np.float32).eps * np.abs(mean), deviation, 1.0)
+    deviation = X.square().mean(dim=0).sqrt()
+    eye = torch.finfo(torch.float32).eps
+    return torch.where(deviation > eye * mean.abs(), deviation, 1.0)

@@ -10,7 +10,7 @@ WEAKEST_DECADE, STRONGEST_DECADE = -1.0, 5.0
 """Decades of C x (mean squared norm) that the grid spans, ends included."""
 
 
-def default_grid(features: np.ndarray, count: int = 7) -> np.ndarray:
+def default_grid(features: np.ndarray, count: int = 25) -> np.ndarray:
     """Values of C for features of any scale.
 
     C = 10^k / msn, where msn is the mean squared norm of the centred features and `count` values

@@ -1,28 +1,37 @@
 """`solve_path`: every fold and every C of a problem, each fit with its certificate."""
 
+# torch ships few types: what it returns is known here by its shape, written beside it
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportConstantRedefinition=false
+
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from time import perf_counter
+from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from featcache.errors import ProbeError
-from featcache.heads.certificate import Certificate, certify
+from featcache.heads.batch import Batch
 from featcache.heads.columns import Columns
 from featcache.heads.design import Design
-from featcache.heads.lbfgs import WarmPath, one_thread_each, usable_cores
-from featcache.heads.linear import LinearHead, Loss
+from featcache.heads.linear import CERTAIN_LOGIT, LinearHead, Loss
+from featcache.heads.objective import Targets, kernel_of
+from featcache.heads.rows import DenseRows
+from featcache.heads.walk import Solved, walk
 
-_FIRST_STOP = 0.1
-"""The engine first stops at a gradient of this share of (tolerance x the last objective)."""
+_SHARED_FROM = 0.5
+"""Folds share one product where on average each trains on this share of the rows."""
 
-_TIGHTEN, _TIGHTENINGS = 4, 10
-"""Where the gap is still too wide, the engine goes on to a quarter of the gradient, ten times."""
+_TEMPORARIES = 8
+"""Arrays of the size of the logits that a walk holds at its fullest; beside them, vectors of the
+size of the weights: 2 float32 a remembered pair and `_VECTORS` float64."""
+
+_VECTORS = 20
 
 
 class FitStatus(enum.Enum):
@@ -39,17 +48,28 @@ class FitStatus(enum.Enum):
 class PathProblem:
     """Heads to be fitted on one set of features: every fold's training rows, at every C.
 
+    Rows that no fold trains on have no influence on any bit of any fit. Where folds share one
+    product (they do unless `standardize` is set or they train on small shares of the rows), a row
+    that another fold trains on takes part in the choice of the shared basis: it then moves a fit
+    within its certified tolerance, as rounding does, and nothing else.
+
     Attributes:
-        features: (n, D) float32.
-        targets: (n,) int codes in 0..K-1; or (n, K) bool, several labels a row.
+        features: (n, D) float16, float32 or float64.
+        targets: (n,) int codes in 0..K-1; (n, K) bool, several labels a row; or (n, K) float
+            shares: rows that are distributions (softmax), labels from 0 to 1 (logistic).
         n_classes: K.
-        train: (F, n) bool: the rows that each fold's fits train on. The others have no influence
-            at all on these fits: no number changes by a bit whatever they hold.
+        train: (F, n) bool: the rows that each fold's fits train on.
         grid: (G,) values of C.
         loss: "softmax", or "logistic" (one-vs-rest, or one column a label).
         standardize: divide by the standard deviation over each fold's training rows; it is folded
             into the returned head, which takes features as they are.
         tolerance: the certified relative gap at which a fit counts as converged.
+        score: (F, n) bool: rows whose probabilities are wanted with each fit, or None.
+        sample_weight: (n,) weights of the rows, or None for 1.
+        balanced: give every class of a fold the same weight in all (see `Columns.weights`).
+        smoothing: share of every target given to all classes alike (label smoothing), below 1.
+        memory: bytes to stay within, about; more problems at once are quicker.
+        device: of the products, as torch names it.
     """
 
     features: np.ndarray
@@ -60,6 +80,12 @@ class PathProblem:
     loss: Loss = "softmax"
     standardize: bool = False
     tolerance: float = 1e-3
+    score: np.ndarray | None = None
+    sample_weight: np.ndarray | None = None
+    balanced: bool = False
+    smoothing: float = 0.0
+    memory: int = 2 << 30
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,162 +95,306 @@ class Fit:
     Attributes:
         fold: row of `PathProblem.train`.
         C: inverse strength of the penalty.
-        head: for features as they were given (centring and scaling folded in, float32).
+        position: of C in the sorted grid.
         objective: `objective.py`'s at the float64 solution, in the coordinates of the fit; for
             "logistic" the sum over the columns solved (one, where there are two classes).
         gap: proven upper bound of (objective - optimum) / objective.
         status: whether the gap is within the tolerance.
-        iterations: of the engine, over all columns.
-        seconds: spent on this fit.
+        iterations: steps of the solver, over all columns.
+        seconds: spent on this fit: its share of what was solved together.
         absent: classes with no training row; their probability is 0.
+        probabilities: (s, K) float64 of the rows of `PathProblem.score`, in their order; (0, K)
+            where none were asked for.
     """
 
     fold: int
     C: float
-    head: LinearHead
+    position: int
     objective: float
     gap: float
     status: FitStatus
     iterations: int
     seconds: float
     absent: tuple[int, ...]
+    probabilities: np.ndarray
+    _solution: _Solution
+
+    @cached_property
+    def head(self) -> LinearHead:
+        """For features as they were given (centring and scaling folded in, float32)."""
+        return self._solution.head()
+
+
+@dataclass(frozen=True, eq=False)
+class _Solution:
+    """W (S, R + 1) of the solved columns, and what makes a head of it."""
+
+    W: Tensor
+    design: Design
+    columns: Columns
+    loss: Loss
+    multi_label: bool
+
+    def head(self) -> LinearHead:
+        coef, bias = (part.cpu().numpy() for part in self.design.original(self.W))
+        return LinearHead(
+            self.loss,
+            (self.columns.spread @ coef).astype(np.float32),
+            (self.columns.spread @ bias + self.columns.certain).astype(np.float32),
+            multi_label=self.multi_label,
+        )
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """(s, K) of solved logits (S, s)."""
+        finite = np.maximum(logits, -CERTAIN_LOGIT)  # those of classes a softmax lacks are -inf
+        scores = (self.columns.spread @ finite).T + self.columns.certain
+        blank = np.empty((len(self.columns.certain), 0), np.float32)
+        reader = LinearHead(self.loss, blank, blank.sum(axis=1), multi_label=self.multi_label)
+        return reader.probabilities_of(scores)
 
 
 def solve_path(problem: PathProblem) -> Iterator[Fit]:
-    """Fit every fold at every C, folds in parallel, each fold from the smallest C to the largest.
+    """Fit every fold at every C, from the smallest to the largest, all folds at once.
 
     Returns:
-        An iterator over F x G fits, in no promised order; it solves while it is read.
+        An iterator over F x G fits: of one fold in ascending order of C, folds in no promised
+        order; it solves while it is read.
 
     Raises:
         ProbeError: the problem's arrays disagree, or a fold's training rows hold a single class
             (at once, before the first fit).
     """
     _check(problem)
-    return _solve_folds(problem)
+    columns = [_columns(problem, fold) for fold in range(len(problem.train))]
+    return _solve(problem, columns)
 
 
-def _solve_folds(problem: PathProblem) -> Iterator[Fit]:
-    folds = range(len(problem.train))
-    workers = min(usable_cores(), len(folds))
-    with ThreadPoolExecutor(workers) as pool:
-        for first in folds[::workers]:
-            with one_thread_each():  # the process's setting: not to be held over a yield
-                wave = folds[first : first + workers]
-                paths = list(pool.map(partial(_solve_fold, problem), wave))
-            for path in paths:
-                yield from path
+def _solve(problem: PathProblem, columns: list[Columns]) -> Iterator[Fit]:
+    for group in _groups(problem):
+        solving = _Group(problem, group, columns)
+        for loss in ("softmax", "logistic"):
+            chosen = [fold for fold in group if columns[fold].loss == loss]
+            for part in solving.parts(chosen):
+                yield from solving.solve(part)
 
 
-def _solve_fold(problem: PathProblem, fold: int) -> list[Fit]:
-    rows = problem.train[fold]
-    columns = Columns.of(problem.targets[rows], problem.n_classes, problem.loss)
-    design = Design.of(problem.features[rows], problem.standardize)
-    parts = [_Part(design.X, codes) for codes in columns.codes]
-    fits: list[Fit] = []
-    for C in np.sort(problem.grid).tolist():
-        start = perf_counter()
-        for part in parts:
-            part.advance(C, problem.tolerance)
-        proven = Certificate.of_sum(part.proven for part in parts)
-        converged = proven.relative_gap <= problem.tolerance
-        fits.append(
-            Fit(
-                fold=fold,
-                C=C,
-                head=_head(problem, columns, design, parts),
-                objective=proven.objective,
-                gap=proven.relative_gap,
-                status=FitStatus.CONVERGED if converged else FitStatus.TOLERANCE_MISSED,
-                iterations=sum(part.iterations for part in parts),
-                seconds=perf_counter() - start,
-                absent=columns.absent,
-            )
+def _groups(problem: PathProblem) -> list[list[int]]:
+    """Folds that share a design: all of them, or each its own."""
+    folds = list(range(len(problem.train)))
+    share = problem.train.sum() / (max(problem.train.any(axis=0).sum(), 1) * len(folds))
+    own = problem.standardize or share < _SHARED_FROM
+    return [[fold] for fold in folds] if own else [folds]
+
+
+class _Group:
+    """Folds with one design: their rows in its coordinates, and what they score besides."""
+
+    def __init__(self, problem: PathProblem, folds: list[int], columns: list[Columns]) -> None:
+        self._problem, self._columns = problem, columns
+        self._grid = np.sort(problem.grid)
+        self._trained = np.flatnonzero(problem.train[folds].any(axis=0))
+        rows = problem.features[self._trained]
+        self._design = Design.of(rows, problem.standardize, problem.device)
+        X = self._design.coordinates(rows)
+        even = X.new_full((1, len(X)), 1 / len(X))
+        self._rows = DenseRows.of(X[None], even)
+        self._others = np.setdiff1d(np.flatnonzero(self._scored(folds)), self._trained)
+        self._more = self._design.coordinates(problem.features[self._others])
+
+    def _scored(self, folds: list[int]) -> np.ndarray:
+        score = self._problem.score
+        return np.zeros(0, np.bool_) if score is None else np.any(score[folds], axis=0)
+
+    def parts(self, folds: list[int]) -> Iterator[list[int]]:
+        """Folds to be solved together within the memory asked for."""
+        if not folds:
+            return
+        width, n = self._rows.width, len(self._rows)
+        columns = max(len(self._columns[fold].spread) for fold in folds)
+        each = columns * 8 * (n * _TEMPORARIES + width * _VECTORS)
+        free = self._problem.memory - 8 * n * width
+        count = max(1, int(free // each))
+        for first in range(0, len(folds), count):
+            yield folds[first : first + count]
+
+    def solve(self, folds: list[int]) -> Iterator[Fit]:
+        """Walk the folds along the grid."""
+        owners = [(fold, j) for fold in folds for j in range(self._columns[fold].problems)]
+        batch, total = self._batch(folds)
+        start = _priors(batch)
+        C = torch.from_numpy(self._grid).to(total.device)
+        strengths = 1 / (total[:, None] * C)
+        partial: dict[tuple[int, int], dict[int, Solved]] = {}
+        for solved in walk(batch, start, strengths, self._problem.tolerance):
+            fold, j = owners[solved.problem]
+            parts = partial.setdefault((fold, solved.position), {})
+            parts[j] = solved
+            if len(parts) == self._columns[fold].problems:
+                del partial[fold, solved.position]
+                yield self._fit(fold, [parts[j] for j in sorted(parts)])
+
+    def _batch(self, folds: list[int]) -> tuple[Batch, Tensor]:
+        """Their problems, and the total weight of the rows of each."""
+        problem, kept = self._problem, self._trained
+        sample = None if problem.sample_weight is None else problem.sample_weight[kept]
+        codes = problem.targets[kept]
+        weights = np.concatenate(
+            [
+                self._columns[fold].weights(
+                    codes, problem.train[fold, kept], sample, problem.balanced
+                )
+                for fold in folds
+            ]
         )
-    return fits
+        a = torch.from_numpy(weights.astype(np.float64)).to(problem.device)
+        total = a.sum(dim=1)
+        loss = self._columns[folds[0]].loss
+        targets = self._targets(folds)
+        columns = len(a) * (problem.n_classes if loss == "softmax" else 1)
+        a = a / total[:, None]
+        return Batch.of(self._rows, kernel_of(loss), targets, a, columns), total
+
+    def _targets(self, folds: list[int]) -> Targets:
+        problem, kept, device = self._problem, self._trained, self._problem.device
+        labels = [self._columns[fold].labels for fold in folds]
+        if labels[0] is None:
+            codes = torch.from_numpy(problem.targets[kept].astype(np.int64))
+            return Targets(codes[None].to(device), None)
+        parts = [label[kept].T for label in labels if label is not None]  # (K or J, n)
+        if self._columns[folds[0]].loss == "softmax":
+            dense = np.stack(parts)
+        else:
+            dense = np.concatenate(parts)[:, None]
+        return Targets(None, torch.from_numpy(np.ascontiguousarray(dense)).to(device))
+
+    def _fit(self, fold: int, parts: list[Solved]) -> Fit:
+        problem, columns = self._problem, self._columns[fold]
+        objective = sum(part.objective for part in parts)
+        lower = sum(part.lower for part in parts)
+        gap = (objective - lower) / objective if objective > 0 else 0.0
+        solution = _Solution(
+            torch.cat([part.W for part in parts]),
+            self._design,
+            columns,
+            problem.loss,
+            multi_label=problem.targets.ndim == 2 and problem.loss == "logistic",
+        )
+        return Fit(
+            fold=fold,
+            C=float(self._grid[parts[0].position]),
+            position=parts[0].position,
+            objective=objective,
+            gap=gap,
+            status=FitStatus.CONVERGED if gap <= problem.tolerance else FitStatus.TOLERANCE_MISSED,
+            iterations=sum(part.ticks for part in parts),
+            seconds=sum(part.seconds for part in parts),
+            absent=columns.absent,
+            probabilities=self._probabilities(fold, parts, solution),
+            _solution=solution,
+        )
+
+    def _probabilities(self, fold: int, parts: list[Solved], solution: _Solution) -> np.ndarray:
+        problem = self._problem
+        if problem.score is None:
+            return np.empty((0, problem.n_classes))
+        wanted = np.flatnonzero(problem.score[fold])
+        logits = np.empty((len(solution.W), len(wanted)))
+        known = np.isin(wanted, self._trained)
+        Z = torch.cat([part.logits for part in parts])
+        places = np.searchsorted(self._trained, wanted[known])
+        logits[:, known] = Z[:, torch.from_numpy(places).to(Z.device)].cpu().numpy()
+        if not known.all():
+            places = np.searchsorted(self._others, wanted[~known])
+            W = solution.W
+            more = W[:, :-1] @ self._more[torch.from_numpy(places).to(W.device)].T + W[:, -1:]
+            logits[:, ~known] = more.cpu().numpy()
+        return solution.probabilities(logits)
 
 
-class _Part:
-    """One independent problem on its way along C: a softmax, or one logistic column."""
-
-    def __init__(self, X: np.ndarray, codes: np.ndarray) -> None:
-        self._engine = WarmPath(X, codes)
-        self._X = X
-        classes = int(codes.max()) + 1
-        self._loss: Loss = "softmax" if classes > 2 else "logistic"
-        self._Y = np.eye(classes)[codes] if classes > 2 else codes[:, np.newaxis].astype(np.float64)
-        self.proven = Certificate(float(np.log(classes)), 0.0)  # of W = 0, b = 0
-        self.coef, self.bias, self.iterations = np.empty(0), np.empty(0), 0
-
-    def advance(self, C: float, tolerance: float) -> None:
-        """Solve at this C; the gradient to stop at scales with the objective, as the gap does."""
-        stop = _FIRST_STOP * tolerance * self.proven.objective
-        self.iterations = 0
-        for _ in range(_TIGHTENINGS + 1):
-            self.coef, self.bias, iterations = self._engine.advance(C, stop)
-            self.iterations += iterations
-            self.proven = certify(self._loss, self._X, self._Y, self.coef, self.bias, C)
-            if self.proven.relative_gap <= tolerance:
-                return
-            stop /= _TIGHTEN
+def _columns(problem: PathProblem, fold: int) -> Columns:
+    rows = problem.train[fold]
+    try:
+        return Columns.of(problem.targets, rows, problem.n_classes, problem.loss, problem.smoothing)
+    except ProbeError as error:
+        raise ProbeError(f"fold {fold}: {error}") from error
 
 
-def _head(problem: PathProblem, columns: Columns, design: Design, parts: list[_Part]) -> LinearHead:
-    coef, bias = design.original(
-        np.concatenate([part.coef for part in parts]), np.concatenate([part.bias for part in parts])
-    )
-    return LinearHead(
-        problem.loss,
-        (columns.spread @ coef).astype(np.float32),
-        (columns.spread @ bias + columns.certain).astype(np.float32),
-        multi_label=problem.targets.ndim == 2,
-    )
+def _priors(batch: Batch) -> Tensor:
+    """(B, K) biases of W = 0: logarithms of the classes' shares."""
+    share = batch.targets_sum[..., -1]
+    if batch.kernel.loss == "softmax":
+        return torch.log(share)
+    return torch.log(share) - torch.log1p(-share)
 
 
 def _check(problem: PathProblem) -> None:
     """Raise where the arrays disagree; each line says which and what was expected."""
-    X, y, K, train = problem.features, problem.targets, problem.n_classes, problem.train
-    n = len(X)
-    problems = [
-        (X.ndim != 2, f"features of shape {X.shape}; give (n, D)"),
-        (
-            y.shape not in ((n,), (n, K)),
-            f"targets of shape {y.shape} for {n} rows and {K} classes; give (n,) or (n, K)",
-        ),
-        (
-            y.dtype.kind != ("b" if y.ndim == 2 else "i"),
-            f"targets of dtype {y.dtype}; give int codes (n,) or bool labels (n, K)",
-        ),
-        (
-            y.ndim == 2 and problem.loss != "logistic",
-            f"several labels a row with the loss {problem.loss!r}; use 'logistic'",
-        ),
-        (
-            y.ndim == 1 and n > 0 and not (y.min() >= 0 and y.max() < K),
-            f"codes outside 0..{K - 1}",
-        ),
-        (
-            train.shape[1:] != (n,) or train.dtype != np.bool_ or not len(train),
-            f"train of shape {train.shape} and dtype {train.dtype}; give (folds, {n}) bool",
-        ),
-        (
-            problem.grid.ndim != 1
-            or not len(problem.grid)
-            or not bool(np.all(np.isfinite(problem.grid) & (problem.grid > 0))),
-            f"grid {problem.grid}; give positive values of C",
-        ),
-        (not problem.tolerance > 0, f"tolerance {problem.tolerance}; give a positive number"),
-    ]
-    for wrong, message in problems:
+    for wrong, message in (*_wrong_arrays(problem), *_wrong_numbers(problem)):
         if wrong:
             raise ProbeError(f"probe: {message}")
-    if not np.isfinite(X[train.any(axis=0)]).all():
+    if not np.isfinite(problem.features[problem.train.any(axis=0)]).all():
         raise ProbeError(
             "probe: features of training rows are not finite; check the pictures and the "
             "backbone's weights and precision (`featcache verify`)"
         )
-    for fold, rows in enumerate(train):
-        try:
-            Columns.of(y[rows], K, problem.loss)
-        except ProbeError as error:
-            raise ProbeError(f"fold {fold}: {error}") from error
+
+
+def _wrong_arrays(problem: PathProblem) -> Iterator[tuple[bool, str]]:
+    X, y, K, train = problem.features, problem.targets, problem.n_classes, problem.train
+    n = len(X)
+    yield (
+        X.ndim != 2 or X.dtype.kind != "f",
+        f"features of shape {X.shape} and dtype {X.dtype}; give (n, D) floats",
+    )
+    yield (
+        y.shape not in ((n,), (n, K)),
+        f"targets of shape {y.shape} for {n} rows and {K} classes; give (n,) or (n, K)",
+    )
+    yield (
+        y.dtype.kind not in ("bf" if y.ndim == 2 else "i"),
+        f"targets of dtype {y.dtype}; give int codes (n,), bool labels or float shares (n, K)",
+    )
+    yield (
+        y.dtype.kind == "b" and problem.loss != "logistic",
+        f"several labels a row with the loss {problem.loss!r}; use 'logistic'",
+    )
+    yield (
+        y.dtype.kind == "i" and n > 0 and not (y.min() >= 0 and y.max() < K),
+        f"codes outside 0..{K - 1}",
+    )
+    yield (
+        y.ndim == 2 and y.dtype.kind == "f" and not _are_shares(y, problem.loss),
+        ("soft targets outside 0 to 1, or rows of a softmax that do not sum to 1"),
+    )
+    yield (
+        train.shape[1:] != (n,) or train.dtype != np.bool_ or not len(train),
+        f"train of shape {train.shape} and dtype {train.dtype}; give (folds, {n}) bool",
+    )
+    score, weight = problem.score, problem.sample_weight
+    yield (
+        score is not None and (score.shape != train.shape or score.dtype != np.bool_),
+        f"score; give bool of train's shape {train.shape}",
+    )
+    yield (
+        weight is not None and (weight.shape != (n,) or not _are_weights(weight)),
+        f"sample_weight; give ({n},) positive and finite numbers",
+    )
+
+
+def _wrong_numbers(problem: PathProblem) -> Iterator[tuple[bool, str]]:
+    grid = problem.grid
+    good = grid.ndim == 1 and len(grid) and bool(np.all(np.isfinite(grid) & (grid > 0)))
+    yield not good, f"grid {grid}; give positive values of C"
+    yield not problem.tolerance > 0, f"tolerance {problem.tolerance}; give a positive number"
+    yield not 0 <= problem.smoothing < 1, f"smoothing {problem.smoothing}; give 0 to below 1"
+    yield not problem.memory > 0, f"memory {problem.memory}; give bytes"
+
+
+def _are_shares(y: np.ndarray, loss: Loss) -> bool:
+    if not (np.isfinite(y).all() and y.min() >= 0 and y.max() <= 1):
+        return False
+    return loss == "logistic" or bool(np.allclose(y.sum(axis=1), 1, atol=1e-6))
+
+
+def _are_weights(weight: np.ndarray) -> bool:
+    return bool(np.isfinite(weight).all() and (weight > 0).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,16 +12,19 @@ import numpy.typing as npt
 
 from featcache.errors import ProbeError
 from featcache.evaluation.intervals import accuracy_interval
-from featcache.evaluation.metrics import Scores, confusion, correct, log_loss, score
+from featcache.evaluation.metrics import confusion, correct, losses, score
 from featcache.evaluation.splits import Folds, stratified_folds
 from featcache.heads.grid import default_grid
 from featcache.heads.solver import Fit, FitStatus, PathProblem, solve_path
 from featcache.probing.roles import assign_roles, class_warnings
 from featcache.probing.rows import Bools, LabelledRows, Probabilities
-from featcache.probing.spec import Probed, ProbeSpec
+from featcache.probing.spec import PathScore, Probed, ProbeSpec
 
 Progress = Callable[[str, int, int], None]
 """Called with ("fit", done, total)."""
+
+_VALUES = 25
+"""Of C on the default grid: four a decade."""
 
 
 def fit_probe(data: LabelledRows, spec: ProbeSpec, progress: Progress | None = None) -> Probed:
@@ -38,31 +41,60 @@ def fit_probe(data: LabelledRows, spec: ProbeSpec, progress: Progress | None = N
     return _Probing(data, spec, progress).run()
 
 
-@dataclass(frozen=True, eq=False)
-class _Path:
-    """Held-out predictions at every C.
+class _HeldOut:
+    """What held-out rows say of every C, gathered fit by fit.
 
     Attributes:
-        grid: (G,) values of C, ascending.
-        probabilities: (G, n, K), NaN where a row was not held out.
-        measured: (n,) bool, the rows that were held out.
+        losses: (G, n) log-loss of each row, NaN where it was not held out.
+        right: (G, n) whether it was right.
+        probabilities: (G, n, K), NaN where not held out; (0, n, K) unless `keep` was said.
     """
 
-    grid: npt.NDArray[np.float64]
-    probabilities: Probabilities
-    measured: Bools
+    def __init__(self, data: LabelledRows, values: int, *, keep: bool = False) -> None:
+        self._targets = data.targets
+        self.losses = np.full((values, len(data)), np.nan)
+        self.right = np.zeros((values, len(data)), np.bool_)
+        kept = values if keep else 0
+        self.probabilities = np.full((kept, len(data), len(data.classes)), np.nan)
 
-    def best(self, targets: npt.NDArray[Any]) -> int:
-        """Position of the C with the least held-out log-loss; the smaller C where equal."""
-        rows = self.measured
-        return int(np.argmin([log_loss(p[rows], targets[rows]) for p in self.probabilities]))
+    def add(self, fit: Fit, rows: npt.NDArray[np.int64]) -> None:
+        """Take the fit's probabilities of some rows."""
+        targets = self._targets[rows]
+        self.losses[fit.position, rows] = losses(fit.probabilities, targets)
+        self.right[fit.position, rows] = correct(fit.probabilities, targets)
+        if len(self.probabilities):
+            self.probabilities[fit.position, rows] = fit.probabilities
 
-    def scores(self, targets: npt.NDArray[Any]) -> tuple[tuple[float, Scores], ...]:
-        """(C, scores) at every C."""
+    @property
+    def best(self) -> int:
+        """Position of the C with the least mean log-loss; the smaller C where equal."""
+        return int(np.argmin(np.nanmean(self.losses, axis=1)))
+
+    def path(self, grid: npt.NDArray[np.float64]) -> tuple[PathScore, ...]:
+        """Scores at every C, with the standard error of the mean log-loss."""
+        measured = ~np.isnan(self.losses[0])
+        found = self.losses[:, measured]
+        errors = found.std(axis=1, ddof=1) / np.sqrt(found.shape[1])
+        right = self.right[:, measured].mean(axis=1)
         return tuple(
-            (C, score(p[self.measured], targets[self.measured]))
-            for C, p in zip(self.grid.tolist(), self.probabilities, strict=True)
+            PathScore(*values)
+            for values in zip(
+                *(part.tolist() for part in (grid, right, found.mean(axis=1), errors)), strict=True
+            )
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Path:
+    """A path over C on training rows: what held-out rows said, and the head of all of them.
+
+    Attributes:
+        held_out: of the cross-validation within the rows.
+        whole: (G,) fits on all of the rows.
+    """
+
+    held_out: _HeldOut
+    whole: list[Fit]
 
 
 class _Probing:
@@ -107,23 +139,33 @@ class _Probing:
     # Three ways to hold out
 
     def _nested(self) -> Probed:
-        spec, features, train = self._spec, self._data.features, self._roles.train
+        """Each outer fold is predicted by a head of the others, at the C that they chose.
+
+        The fits of the others at every C predict the fold too, which is the cross-validation that
+        chooses the C of the final head: position by position of the grid, which each outer fold
+        places by its own rows (C times the features' mean square is what the folds share).
+        """
+        spec, data, train = self._spec, self._data, self._roles.train
         outer = self._folds(train, spec.folds)
         rests = [train & outer.train(fold) for fold in outer]
         inner = [self._inner_folds(rest) for rest in rests]
-        values = len(self._grid(train))
-        self._expected = 1 + outer.count * (values + 1)
-        self._expected += sum(folds.count for folds in inner) * values
-        probabilities = _empty(len(self._data), len(self._data.classes))
+        grid = self._grid(train)
+        self._expected = len(grid) * sum(folds.count + 1 for folds in inner) + 1
+        probabilities = np.full((len(data), len(data.classes)), np.nan)
+        held_out = _HeldOut(data, len(grid))
         chosen: list[float] = []
         for fold, rest, folds in zip(outer, rests, inner, strict=True):
-            fit = self._fit(rest, self._cross_validate(rest, folds))
-            out = outer.held_out == fold
-            probabilities[out] = fit.head.probabilities(features[out])
-            chosen.append(fit.C)
+            out = np.flatnonzero(outer.held_out == fold)
+            path = self._cross_validate(rest, folds, score=outer.held_out == fold)
+            for fit in path.whole:
+                held_out.add(fit, out)
+            best = path.whole[path.held_out.best]
+            probabilities[out] = best.probabilities
+            chosen.append(best.C)
         counts = sorted({folds.count for folds in inner})
         judged = self._judged(
-            self._cross_validate(train, outer),
+            self._fit(train, float(grid[held_out.best])),
+            held_out.path(grid),
             outer,
             trained=train,
             judged=outer.held_out >= 0,
@@ -136,14 +178,16 @@ class _Probing:
     def _tuned_within_train(self) -> Probed:
         roles = self._roles
         folds = self._folds(roles.train, self._spec.folds)
-        self._expected = folds.count * len(self._grid(roles.train)) + 1
+        grid = self._grid(roles.train)
+        self._expected = (folds.count + 1) * len(grid)
         path = self._cross_validate(roles.train, folds)
         return self._judged(
-            path,
+            path.whole[path.held_out.best],
+            path.held_out.path(grid),
             folds,
             trained=roles.train,
             judged=roles.judged,
-            probabilities=path.probabilities[path.best(self._data.targets)],
+            probabilities=path.held_out.probabilities[path.held_out.best],
             method=f"{roles.measured} split; C by {folds.count}-fold cross-validation within train",
         )
 
@@ -151,19 +195,25 @@ class _Probing:
         roles = self._roles
         grid = self._grid(roles.train)
         self._expected = len(grid) + 1
-        path = self._predict(roles.train[None, :], np.where(roles.tuning, 0, -1), grid)
+        held_out = _HeldOut(self._data, len(grid), keep=True)
+        tuning = np.flatnonzero(roles.tuning)
+        for fit in self._solve(roles.train[None], roles.tuning[None], grid):
+            held_out.add(fit, tuning)
+        trained = roles.train | roles.tuning
         return self._judged(
-            path,
+            self._fit(trained, float(grid[held_out.best])),
+            held_out.path(grid),
             None,
-            trained=roles.train | roles.tuning,
+            trained=trained,
             judged=roles.judged,
-            probabilities=path.probabilities[path.best(self._data.targets)],
+            probabilities=held_out.probabilities[held_out.best],
             method="test split; C on the val split, refit on train and val",
         )
 
     def _judged(
         self,
-        path: _Path,
+        fit: Fit,
+        path: tuple[PathScore, ...],
         folds: Folds | None,
         *,
         trained: Bools,
@@ -171,9 +221,8 @@ class _Probing:
         probabilities: Probabilities,
         method: str,
     ) -> Probed:
-        """Refit at the best C, predict the rows of a split it did not see, and judge."""
+        """Predict the rows of a split that the head did not see, and judge."""
         data = self._data
-        fit = self._fit(trained, path)
         unseen = judged & ~trained
         if unseen.any():
             probabilities[unseen] = fit.head.probabilities(data.features[unseen])
@@ -181,7 +230,7 @@ class _Probing:
         interval = accuracy_interval(correct(given, targets), data.groups[judged])
         return Probed(
             fit=fit,
-            path=path.scores(data.targets),
+            path=path,
             method=f"{method}; interval: {interval.method}",
             scores=score(given, targets),
             interval=interval,
@@ -204,7 +253,9 @@ class _Probing:
     def _grid(self, rows: Bools) -> npt.NDArray[np.float64]:
         """(G,) values of C, placed by the features of `rows` alone unless they were given."""
         given = self._spec.grid
-        return default_grid(self._data.features[rows]) if given is None else np.unique(given)
+        if given is not None:
+            return np.unique(given)
+        return default_grid(self._data.features[rows], _VALUES)
 
     def _folds(self, rows: Bools, count: int) -> Folds:
         """Folds of some rows; `held_out` is (n,) over all rows, -1 outside them."""
@@ -223,29 +274,29 @@ class _Probing:
                 f"least 3, or a val or test split ({error})"
             ) from error
 
-    def _cross_validate(self, rows: Bools, folds: Folds) -> _Path:
-        train = np.stack([rows & folds.train(fold) for fold in folds])
-        return self._predict(train, folds.held_out, self._grid(rows))
+    def _cross_validate(self, rows: Bools, folds: Folds, score: Bools | None = None) -> _Path:
+        """The path of each fold of some rows, and that of all of them, which scores `score`."""
+        grid = self._grid(rows)
+        train = np.stack([*(rows & folds.train(fold) for fold in folds), rows])
+        scored = np.stack([*(folds.held_out == fold for fold in folds), np.zeros_like(rows)])
+        if score is not None:
+            scored[-1] = score
+        held_out = _HeldOut(self._data, len(grid), keep=score is None)
+        whole: list[Fit] = []
+        for fit in self._solve(train, scored, grid):
+            if fit.fold == folds.count:
+                whole.append(fit)
+            else:
+                held_out.add(fit, np.flatnonzero(scored[fit.fold]))
+        return _Path(held_out, whole)
 
-    def _predict(
-        self, train: Bools, held_out: npt.NDArray[np.int64], grid: npt.NDArray[np.float64]
-    ) -> _Path:
-        """Predict the held-out rows of each fold, fitted on that fold's rows of `train` (F, n)."""
-        data = self._data
-        probabilities = np.stack([_empty(len(data), len(data.classes))] * len(grid))
-        position = {C: g for g, C in enumerate(grid.tolist())}
-        for fit in self._solve(train, grid):
-            out = held_out == fit.fold
-            probabilities[position[fit.C], out] = fit.head.probabilities(data.features[out])
-        return _Path(grid, probabilities, held_out >= 0)
-
-    def _fit(self, rows: Bools, path: _Path) -> Fit:
-        """One head, at the C that a path chooses."""
-        best = path.best(self._data.targets)
-        (fit,) = self._solve(rows[None, :], path.grid[best : best + 1])
+    def _fit(self, rows: Bools, C: float) -> Fit:  # noqa: N803 - the field's name
+        (fit,) = self._solve(rows[None], None, np.array([C]))
         return fit
 
-    def _solve(self, train: Bools, grid: npt.NDArray[np.float64]) -> list[Fit]:
+    def _solve(
+        self, train: Bools, scored: Bools | None, grid: npt.NDArray[np.float64]
+    ) -> Iterator[Fit]:
         spec, data = self._spec, self._data
         for rows in train:
             self._refuse_one_class(rows)
@@ -258,15 +309,18 @@ class _Probing:
             loss=spec.loss,
             standardize=spec.standardize,
             tolerance=spec.tolerance,
+            score=scored,
+            balanced=spec.balanced,
+            smoothing=spec.smoothing,
+            memory=spec.memory,
+            device=spec.device,
         )
-        fits: list[Fit] = []
         for fit in solve_path(problem):
-            fits.append(fit)
             self._done += 1
             self._missed += fit.status is not FitStatus.CONVERGED
             if self._progress:
                 self._progress("fit", self._done, self._expected)
-        return fits
+            yield fit
 
     def _refuse_one_class(self, train: Bools) -> None:
         data = self._data
@@ -275,7 +329,3 @@ class _Probing:
                 f"{data.classes[present[0]]!r} is the only class to train on where others are held "
                 "out; add training pictures of another class, or use fewer folds"
             )
-
-
-def _empty(n: int, classes: int) -> Probabilities:
-    return np.full((n, classes), np.nan)

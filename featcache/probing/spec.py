@@ -27,6 +27,9 @@ class ProbeSpec:
         seed: of the folds.
         standardize: scale columns to unit variance by the rows a fit trains on.
         tolerance: on the certified gap.
+        balanced: every class weighs the same in all, however many rows it has.
+        smoothing: share of every target that is given to all classes alike.
+        memory: bytes for the solver to stay within, about; device: of its products.
         grid: values of C; None places them by the features of the rows that C is chosen on.
         cut: which activations.
 
@@ -40,6 +43,10 @@ class ProbeSpec:
     seed: int = 0
     standardize: bool = False
     tolerance: float = 1e-3
+    balanced: bool = False
+    smoothing: float = 0.0
+    memory: int = 2 << 30
+    device: str = "cpu"
     grid: tuple[float, ...] | None = None
     cut: str = PENULTIMATE
 
@@ -50,11 +57,23 @@ class ProbeSpec:
             (min(self.folds, self.inner_folds) < 2, f"{self.folds} folds: give at least 2"),
             (not 0 <= self.seed < 2**32, f"seed {self.seed}: give one from 0 to 4294967295"),
             (not self.tolerance > 0, f"tolerance {self.tolerance}: give a positive number"),
+            (not 0 <= self.smoothing < 1, f"smoothing {self.smoothing}: give 0 to below 1"),
+            (self.memory < 1, f"memory of {self.memory} bytes: give a positive number"),
             (self.grid is not None and not self.grid, "the grid of C is empty: give some values"),
         ]
         for wrong, message in problems:
             if wrong:
                 raise ProbeError(message)
+
+
+@dataclass(frozen=True)
+class PathScore:
+    """One C: accuracy and mean log-loss on held-out rows, and the mean's standard error."""
+
+    C: float
+    accuracy: float
+    log_loss: float
+    log_loss_error: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +82,7 @@ class Probed:
 
     Attributes:
         fit: the refit.
-        path: (C, scores on held-out rows of the training part).
+        path: scores by C on held-out rows of the training part.
         method: how the estimate came about.
         scores, interval: the estimate, on the judged rows.
         judged, trained: (n,) bool, rows of the estimate and rows of the refit.
@@ -77,7 +96,7 @@ class Probed:
     """
 
     fit: Fit
-    path: tuple[tuple[float, Scores], ...]
+    path: tuple[PathScore, ...]
     method: str
     scores: Scores
     interval: Interval
@@ -90,6 +109,13 @@ class Probed:
     chosen: tuple[float, ...] = ()
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+
+    @property
+    def one_error_C(self) -> float:  # noqa: N802 - the field's name
+        """The smallest C whose log-loss is within one standard error of the least."""
+        least = min(self.path, key=lambda point: point.log_loss)
+        bound = least.log_loss + least.log_loss_error
+        return min(point.C for point in self.path if point.log_loss <= bound)
 
     @property
     def head(self) -> LinearHead:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from featcache.heads.linear import softmax
-from featcache.heads.objective import gradient, grouped_logits, objective
+from featcache.heads.objective import gradient, objective
 
 
 def draw_problem(seed: int, n: int, D: int, K: int, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -46,12 +47,12 @@ def newton(
     for _ in range(steps):
         gW, gb = gradient(loss, X, Y, theta[:, :D], theta[:, D], C)
         g = np.hstack([gW, gb[:, None]]).ravel()
-        P = softmax(grouped_logits(loss, A @ theta.T))
+        Z = A @ theta.T
         if loss == "softmax":
-            P = P[:, 0]
+            P = softmax(Z)
             curvature = np.einsum("nk,kl->nkl", P, np.eye(K)) - np.einsum("nk,nl->nkl", P, P)
         else:
-            curvature = np.einsum("nk,kl->nkl", P[..., 0] * P[..., 1], np.eye(K))
+            curvature = np.einsum("nk,kl->nkl", expit(Z) * expit(-Z), np.eye(K))
         H = np.einsum("nkl,ni,nj->kilj", curvature, A, A, optimize=True) / n
         H = H.reshape(K * (D + 1), -1) + ridge
         step = -np.linalg.lstsq(H, g, rcond=1e-15)[0]

@@ -12,12 +12,13 @@ def features():
 
 def test_seven_values_are_whole_decades_over_the_mean_squared_norm(features):
     centred = features - features.mean(axis=0, dtype=np.float64)
+    decades = 10.0 ** np.arange(-1, 6)
     msn = np.square(centred).sum(axis=1).mean()
-    np.testing.assert_allclose(default_grid(features), 10.0 ** np.arange(-1, 6) / msn, rtol=1e-12)
+    np.testing.assert_allclose(default_grid(features, 7), decades / msn, rtol=1e-12)
 
 
 def test_more_values_span_the_same_decades(features):
-    few, many = default_grid(features), default_grid(features, 25)
+    few, many = default_grid(features, 7), default_grid(features)
     assert many.dtype == np.float64
     np.testing.assert_allclose(many[::4], few, rtol=1e-12)
 

@@ -252,6 +252,11 @@ def test_a_single_class_is_named_before_the_first_fit(problem):
     [
         ({"targets": np.zeros(7, int)}, "targets of shape"),
         ({"targets": np.zeros(120)}, "targets of dtype float64"),
+        ({"targets": np.full((120, 4), 0.3)}, "do not sum to 1"),
+        ({"sample_weight": np.zeros(120)}, "sample_weight"),
+        ({"score": np.ones((1, 120), bool)}, "score"),
+        ({"smoothing": 1.0}, "smoothing 1.0"),
+        ({"memory": 0}, "memory 0"),
         ({"n_classes": 3}, "codes outside 0..2"),
         ({"targets": np.zeros((120, 4), bool)}, "use 'logistic'"),
         ({"train": np.ones((2, 5), bool)}, "train of shape"),

@@ -90,17 +90,18 @@ def test_the_confusion_has_the_given_classes_as_rows(rows_of: Any, few: Any) -> 
 
 def test_the_refit_is_at_the_best_of_the_path(rows_of: Any, few: Any) -> None:
     probed = fit_probe(rows_of(*few), ProbeSpec(grid=(30.0, 0.003, 0.3, 0.3), folds=3))
-    assert [C for C, _ in probed.path] == [0.003, 0.3, 30.0]  # sorted, each once
-    assert min(probed.path, key=lambda point: point[1].log_loss)[0] == probed.fit.C
+    assert [point.C for point in probed.path] == [0.003, 0.3, 30.0]  # sorted, each once
+    assert min(probed.path, key=lambda point: point.log_loss).C == probed.fit.C
+    assert 0.003 <= probed.one_error_C <= probed.fit.C
     assert probed.trained.all()
     assert probed.converged
-    assert probed.fits == 3 * (3 * 3 + 1) + 3 * 3 + 1
+    assert probed.fits == 3 * 3 * (3 + 1) + 1
 
 
 def test_progress_counts_every_fit_to_the_end(rows_of: Any, few: Any) -> None:
     seen: list[tuple[str, int, int]] = []
     probed = fit_probe(rows_of(*few), ProbeSpec(grid=(0.01, 1.0)), lambda *a: seen.append(a))
-    total = 5 * (3 * 2 + 1) + 5 * 2 + 1
+    total = 5 * 2 * (3 + 1) + 1
     assert seen == [("fit", i, total) for i in range(1, total + 1)]
     assert probed.fits == total
 

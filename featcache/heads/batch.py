@@ -1,0 +1,137 @@
+"""Problems that are solved together: their rows, targets and weights, and sums over the rows."""
+
+# torch ships few types: what it returns is known here by its shape, written beside it
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportConstantRedefinition=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from featcache.heads.objective import Kernel, Targets
+from featcache.heads.rows import DenseRows
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Sums over the rows at a point; R = P - Y, x without its 1.
+
+    Attributes:
+        loss: (B,) mean loss.
+        gradient: (B, K, R + 1) mean of R x', the penalty's part left out.
+        spread: (B, K) mean of P (1 - P).
+        residuals: (B,) mean of |R|_1; long_residuals: of |x| |R|_1.
+        column_residuals: (B, K) mean of |R|.
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    spread: Tensor
+    residuals: Tensor
+    long_residuals: Tensor
+    column_residuals: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B problems on the same rows, or on rows of the same number.
+
+    Attributes:
+        rows: n of them.
+        kernel: the loss.
+        targets: what the rows should be.
+        weights: (B, n), summing to 1; 0 for a row that a problem does not train on.
+        classes: K.
+        targets_sum: (B, K, R + 1) mean of Y x'; the last entries are the shares of the classes.
+        rows_sum: (B, R + 1) mean of x.
+        mean_norm: (B,) mean of |x|.
+    """
+
+    rows: DenseRows
+    kernel: Kernel
+    targets: Targets
+    weights: Tensor
+    classes: int
+    targets_sum: Tensor
+    rows_sum: Tensor
+    mean_norm: Tensor
+
+    @classmethod
+    def of(
+        cls, rows: DenseRows, kernel: Kernel, targets: Targets, weights: Tensor, columns: int
+    ) -> Batch:
+        """Take problems with `columns` columns in all, and sum what does not change."""
+        problems = len(weights)
+        classes = columns // problems
+        totals = weights.new_zeros((problems, classes, rows.width))
+        sums = weights.new_zeros((problems, 1, rows.width))
+        for block in rows.blocks(columns):
+            a = weights[:, None, block]
+            totals += rows.backward(a * targets.at(block).one_hot(classes, problems), block)
+            sums += rows.backward(a, block)
+        mean_norm = (weights * rows.norms).sum(dim=1)
+        return cls(rows, kernel, targets, weights, classes, totals, sums[:, 0], mean_norm)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def blocks(self) -> Iterator[slice]:
+        """Slices over the rows for which temporaries are of modest size."""
+        return self.rows.blocks(len(self) * self.classes)
+
+    def keep(self, problems: Tensor) -> Batch:
+        """The batch of some problems (indices)."""
+        return Batch(
+            self.rows.of_problems(problems),
+            self.kernel,
+            self.targets.of(problems),
+            self.weights[problems],
+            self.classes,
+            self.targets_sum[problems],
+            self.rows_sum[problems],
+            self.mean_norm[problems],
+        )
+
+    def logits(self, W: Tensor) -> Tensor:
+        """(B, K, n) logits of weights (B, K, R + 1)."""
+        Z = W.new_empty((*W.shape[:2], len(self.rows)))
+        for rows in self.blocks():
+            Z[..., rows] = self.rows.forward(W, rows)
+        return Z
+
+    def evaluate(self, Z: Tensor) -> Evaluation:
+        """Loss and gradient at logits (B, K, n), with what a certificate needs of them."""
+        B, K = Z.shape[:2]
+        loss, residuals, long_residuals = Z.new_zeros(B), Z.new_zeros(B), Z.new_zeros(B)
+        spread, columns = Z.new_zeros(B, K), Z.new_zeros(B, K)
+        gradient = Z.new_zeros(B, K, self.rows.width)
+        for rows in self.blocks():
+            a = self.weights[:, rows]
+            at = self.kernel.residuals(Z[..., rows], self.targets.at(rows))
+            loss += torch.where(a > 0, a * at.losses, 0.0).sum(dim=1)
+            spread += (at.spread @ a[..., None])[..., 0]
+            R = at.R.mul_(a[:, None])
+            gradient += self.rows.backward(R, rows)
+            R.abs_()
+            size = R.sum(dim=1)
+            residuals += size.sum(dim=1)
+            long_residuals += (size * self.rows.norms[:, rows]).sum(dim=1)
+            columns += R.sum(dim=2)
+        return Evaluation(loss, gradient, spread, residuals, long_residuals, columns)
+
+    def along(self, Z: Tensor, changes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Slopes (B, d) and curvatures (B, d, d) of the mean loss at Z along d changes of it."""
+        d, B = len(changes), len(Z)
+        slopes, curvatures = Z.new_zeros(d, B), Z.new_zeros(d, d, B)
+        for rows in self.blocks():
+            a, targets = self.weights[:, rows], self.targets.at(rows)
+            parts = [change[..., rows] for change in changes]
+            means, covariances = self.kernel.moments(Z[..., rows], parts)
+            given = torch.stack([targets.along(part) for part in parts])
+            slopes += (a * (means - given)).sum(dim=2)
+            curvatures += (a * covariances).sum(dim=3)
+        return slopes.T, curvatures.permute(2, 0, 1)

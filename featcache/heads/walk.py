@@ -1,0 +1,332 @@
+r"""The walk: a batch of problems, each on its own way along C, every step one product each way.
+
+One *tick* moves all problems at once. A problem whose certificate is within the tolerance hands its
+solution in and goes on to its next C in the same tick, so that the product is always as wide as
+there are problems under way. Its direction is
+
+ - on arrival at a new C, the secant: the way from the last solution to this one. In log C the path
+   is smooth, and going on as far as the objective falls leaves little to do;
+ - else that of L-BFGS, whose pairs stay exact in the penalty along the path (`quasi_newton`) and
+   whose H0 is the inverse diagonal of the Hessian in the eigenbasis, 1 / (h_k sigma_r^2 + lambda),
+   h_k = mean p_k (1 - p_k), sigma_r^2 the features' mean square along coordinate r.
+
+The objective is convex along a direction and costs no product there (logits are linear in the
+rate), so a safeguarded Newton iteration on its slope finds the rate.
+"""
+
+# torch ships few types: what it returns is known here by its shape, written beside it
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportConstantRedefinition=false
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from featcache.heads.batch import Batch, Evaluation
+from featcache.heads.certificate import Travel, bounds
+from featcache.heads.quasi_newton import CurvaturePairs
+
+_FLAT_ENOUGH = 0.25
+"""A rate is taken where the slope is this share of what it was."""
+
+_TRIALS = 12
+"""Rates tried along one direction."""
+
+_PATIENCE = 30
+"""Ticks at one C without a smaller gap (by a tenth) before a problem gives up."""
+
+_DETOUR, _FINE_DETOUR, _FINE = 1e3, 4.0, 1e-5
+"""Logits are multiplied out again when the way there was this many times the straight one; less
+where the tolerance is below the last."""
+
+_GATE = 1.0
+"""A certificate is computed where ||gradient||^2 / (2 lambda) is under this many tolerances."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """One problem at one C.
+
+    Attributes:
+        problem: its place in the batch; position: of the C along its path.
+        W: (K, R + 1).
+        logits: (K, n) of all rows.
+        objective, lower: of the certificate.
+        ticks, seconds: spent on it (seconds: its share of the batch's).
+    """
+
+    problem: int
+    position: int
+    W: Tensor
+    logits: Tensor
+    objective: float
+    lower: float
+    ticks: int
+    seconds: float
+
+
+def walk(batch: Batch, start: Tensor, strengths: Tensor, tolerance: float) -> Iterator[Solved]:
+    """Solve every problem at every strength.
+
+    Args:
+        batch: B problems.
+        start: (B, K) biases to begin with, -inf for a class that a problem lacks.
+        strengths: (B, G) lambda, descending along the path.
+        tolerance: certified relative gap.
+    """
+    walkers = _Walkers(batch, start, strengths, tolerance)
+    while len(walkers):
+        yield from walkers.tick()
+
+
+class _Walkers:
+    """State of the problems under way; every tensor's first axis is theirs."""
+
+    def __init__(self, batch: Batch, start: Tensor, strengths: Tensor, tolerance: float) -> None:
+        B, width = len(batch), batch.rows.width
+        self._batch, self._strengths, self._tolerance = batch, strengths, tolerance
+        self._lacking = start.isinf()  # (B, K)
+        self._W = start.new_zeros(B, batch.classes, width)
+        self._W[..., -1] = start.masked_fill(self._lacking, 0.0)
+        self._Z = start[..., None].expand(-1, -1, len(batch.rows)).clone()
+        self._travel = Travel.of(self._W)
+        self._at = batch.evaluate(self._Z)
+        self._pairs = CurvaturePairs()
+        self._last, self._last_Z = self._W.clone(), self._Z.clone()  # the solution before this C
+        self._last_travel = Travel(*(way.clone() for way in self._travel))
+        self._solved = start.new_zeros(B, dtype=torch.int64)  # how many, and the position now
+        self._arrived = start.new_zeros(B, dtype=torch.bool)
+        self._least = start.new_full((B,), torch.inf)  # gap estimated at this C
+        self._waited, self._ticks = torch.zeros_like(self._solved), torch.zeros_like(self._solved)
+        self._ids = torch.arange(B, device=start.device)
+        self._seconds = start.new_zeros(B)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def tick(self) -> list[Solved]:
+        """Hand in what is solved, and move the rest one step."""
+        started = time.perf_counter()
+        solved = self._hand_in()
+        if len(self):
+            self._step()
+            self._ticks += 1
+            self._seconds += (time.perf_counter() - started) / len(self)
+        return solved
+
+    def _strength(self) -> Tensor:
+        """(B,) lambda now."""
+        return self._strengths.gather(1, self._solved[:, None])[:, 0]
+
+    def _gradient(self, strength: Tensor) -> Tensor:
+        """(B, K, R + 1), the penalty's part included."""
+        full = self._at.gradient.clone()
+        full[..., :-1] += strength[:, None, None] * self._W[..., :-1]
+        return full
+
+    # Handing in
+
+    def _hand_in(self) -> list[Solved]:
+        strength = self._strength()
+        given_up = self._watch(self._estimated_gap(strength))
+        if not bool(((self._least <= _GATE * self._tolerance) | given_up).any()):
+            return []
+        value, lower = bounds(self._batch, self._W, self._Z, self._at, strength, self._travel)
+        done = (value - lower <= self._tolerance * value) | given_up
+        solved = [
+            Solved(
+                problem=int(self._ids[i]),
+                position=int(self._solved[i]),
+                W=self._W[i].clone(),
+                logits=self._Z[i].clone(),
+                objective=float(value[i]),
+                lower=float(lower[i]),
+                ticks=int(self._ticks[i]),
+                seconds=float(self._seconds[i]),
+            )
+            for i in torch.nonzero(done)[:, 0].tolist()
+        ]
+        if solved:
+            self._go_on(done)
+        return solved
+
+    def _estimated_gap(self, strength: Tensor) -> Tensor:
+        """(B,) what a certificate will about say, as if the bias were solved."""
+        squared = self._gradient(strength)[..., :-1].square().sum(dim=(1, 2))
+        value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2))
+        return squared / (2 * strength * value)
+
+    def _watch(self, gap: Tensor) -> Tensor:
+        """(B,) bool: the problems whose gap has not become smaller for long."""
+        better = gap < 0.9 * self._least
+        self._least = torch.where(better, gap, self._least)
+        self._waited = torch.where(better, 0, self._waited + 1)
+        return self._waited > _PATIENCE
+
+    def _go_on(self, done: Tensor) -> None:
+        """Send what is solved to its next C, and drop what has none."""
+        self._solved += done
+        self._arrived |= done
+        self._least.masked_fill_(done, torch.inf)
+        for counter in (self._waited, self._ticks, self._seconds):
+            counter.masked_fill_(done, 0)
+        under_way = torch.nonzero(self._solved < self._strengths.shape[1])[:, 0]
+        if len(under_way) < len(self):
+            self._keep(under_way)
+
+    def _keep(self, problems: Tensor) -> None:
+        self._batch = self._batch.keep(problems)
+        self._pairs.keep(problems)
+        self._at = Evaluation(*(getattr(self._at, f.name)[problems] for f in fields(self._at)))
+        self._travel = self._travel.of_problems(problems)
+        self._last_travel = self._last_travel.of_problems(problems)
+        for name in (
+            *("_strengths", "_lacking", "_W", "_Z", "_last", "_last_Z", "_solved", "_arrived"),
+            *("_least", "_waited", "_ticks", "_ids", "_seconds"),
+        ):
+            setattr(self, name, getattr(self, name)[problems])
+
+    # One step
+
+    def _step(self) -> None:
+        self._refresh()
+        strength = self._strength()
+        step = self._onwards(self._steepest(strength), strength)
+        rate = self._rate(step, strength)
+        self._W.addcmul_(step.D, rate[:, None, None])
+        self._Z.addcmul_(step.change, rate[:, None, None])
+        self._travel = self._travel.plus(step.travel, rate)
+        before, self._at = self._at.gradient, self._batch.evaluate(self._Z)
+        self._pairs.push(step.D * rate[:, None, None], self._at.gradient - before)
+
+    def _refresh(self) -> None:
+        """Multiply out again where logits were added up for long: their rounding adds up too."""
+        straight = Travel.of(self._W)
+        limit = _DETOUR if self._tolerance > _FINE else _FINE_DETOUR
+        stale = torch.nonzero(self._travel.weights > limit * straight.weights)[:, 0]
+        if not len(stale):
+            return
+        Z = self._batch.keep(stale).logits(self._W[stale])
+        self._Z[stale] = Z.masked_fill_(self._lacking[stale][..., None], -torch.inf)
+        for way, direct in zip(self._travel, straight, strict=True):
+            way[stale] = direct[stale]
+
+    def _steepest(self, strength: Tensor) -> _Step:
+        """The direction of L-BFGS, always one of descent, and what it does to the logits."""
+        gradient = self._gradient(strength)
+        curvature = self._at.spread[..., None] * self._batch.rows.scale[:, None, :]
+        curvature[..., :-1] += strength[:, None, None]
+        inverse = 1 / curvature.clamp_(min=torch.finfo(torch.float32).tiny)
+        D = self._pairs.direction(gradient, strength, inverse.float())
+        uphill = ~((D * gradient).sum(dim=(1, 2)) < 0)
+        if bool(uphill.any()):
+            self._pairs.forget(uphill)
+            D = torch.where(uphill[:, None, None], -inverse * gradient, D)
+        change = self._batch.logits(D).masked_fill_(self._lacking[..., None], 0.0)
+        return _Step(D, change, Travel.of(D))
+
+    def _onwards(self, step: _Step, strength: Tensor) -> _Step:
+        """On arrival at a new C, mix the secant of the last two solutions in."""
+        ids = torch.nonzero(self._arrived)[:, 0]
+        if len(ids):
+            secant = self._secant(ids)
+            known = torch.nonzero(secant.travel.weights > 0)[:, 0]
+            self._mix(step, ids[known], secant.of(known), strength[ids[known]])
+            self._last[ids], self._last_Z[ids] = self._W[ids], self._Z[ids]
+            for last, way in zip(self._last_travel, self._travel, strict=True):
+                last[ids] = way[ids]
+            self._arrived.zero_()
+        return step
+
+    def _secant(self, ids: Tensor) -> _Step:
+        """From the last solution to this one; of no length where there was none."""
+        D = self._W[ids] - self._last[ids]
+        change = self._Z[ids] - self._last_Z[ids]
+        change.masked_fill_(self._lacking[ids][..., None], 0.0)
+        both = [
+            now[ids] + last[ids] for now, last in zip(self._travel, self._last_travel, strict=True)
+        ]
+        moved = self._solved[ids] > 1
+        return _Step(D, change, Travel(*(torch.where(moved, way, 0.0) for way in both)))
+
+    def _mix(self, step: _Step, ids: Tensor, secant: _Step, strength: Tensor) -> None:
+        """Replace steps of the problems `ids` by about the best sum of the step and the secant.
+
+        Newton in the plane of both, from the secant's end, which is near where the path goes on.
+        """
+        if not len(ids):
+            return
+        batch, W = self._batch.keep(ids), self._W[ids]
+        plane = [step.of(ids), secant]
+        ways = torch.stack([part.D[..., :-1].flatten(1) for part in plane], dim=1)  # (b, 2, N)
+        bends = strength[:, None, None] * ways @ ways.mT
+        tilts = strength[:, None] * (ways @ W[..., :-1].flatten(1)[..., None])[..., 0]
+        share = W.new_tensor([0.0, 1.0]).repeat(len(ids), 1)
+        for _ in range(2):
+            Z = self._Z[ids]
+            for part, amount in zip(plane, share.T, strict=True):
+                Z.addcmul_(part.change, amount[:, None, None])
+            slopes, curvatures = batch.along(Z, [part.change for part in plane])
+            slopes += tilts + (bends @ share[..., None])[..., 0]
+            share = share - _solve_two(curvatures + bends, slopes)
+        usable = share.isfinite().all(dim=1, keepdim=True)
+        share = torch.where(usable, share, share.new_tensor([1, 0]))
+        step.put(ids, plane, share)
+
+    def _rate(self, step: _Step, strength: Tensor) -> Tensor:
+        """(B,) how far to go: about where the objective is least along the step."""
+        d, w = step.D[..., :-1].flatten(1), self._W[..., :-1].flatten(1)
+        tilt, bend = strength * (w * d).sum(dim=1), strength * d.square().sum(dim=1)
+        at_zero = (self._at.gradient * step.D).sum(dim=(1, 2)) + tilt
+        rate, low = torch.ones_like(tilt), torch.zeros_like(tilt)
+        high, going = torch.full_like(tilt, torch.inf), torch.ones_like(tilt, dtype=torch.bool)
+        for _ in range(_TRIALS):
+            at = torch.addcmul(self._Z, step.change, rate[:, None, None])
+            slopes, curvatures = self._batch.along(at, [step.change])
+            slope, curvature = slopes[:, 0] + tilt + rate * bend, curvatures[:, 0, 0] + bend
+            going = slope.abs() > _FLAT_ENOUGH * at_zero.abs()
+            if not bool(going.any()):
+                return rate
+            low = torch.where(slope < 0, rate, low)
+            high = torch.where(slope > 0, rate, high)
+            newton = rate - slope / curvature
+            halfway = torch.where(high.isinf(), 4 * rate, (low + high) / 2)
+            inside = (newton > low) & (newton < high) & (newton < 10 * rate)
+            rate = torch.where(going, torch.where(inside, newton, halfway), rate)
+        return torch.where(going, low, rate)
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """Directions D (B, K, R + 1), what they do to the logits (B, K, n), and their lengths."""
+
+    D: Tensor
+    change: Tensor
+    travel: Travel
+
+    def of(self, problems: Tensor) -> _Step:
+        """Those of some problems (indices)."""
+        return _Step(self.D[problems], self.change[problems], self.travel.of_problems(problems))
+
+    def put(self, problems: Tensor, parts: list[_Step], shares: Tensor) -> None:
+        """Replace those of some problems by sums of parts with shares (problems, parts)."""
+        first, second = shares.T
+        a, b = first[:, None, None], second[:, None, None]
+        self.D[problems] = a * parts[0].D + b * parts[1].D
+        self.change[problems] = a * parts[0].change + b * parts[1].change
+        ways = zip(self.travel, parts[0].travel, parts[1].travel, strict=True)
+        for way, one, other in ways:
+            way[problems] = first.abs() * one + second.abs() * other
+
+
+def _solve_two(A: Tensor, b: Tensor) -> Tensor:
+    """Solutions of symmetric 2 x 2 systems (B, 2, 2) and (B, 2), nearly singular ones too."""
+    scale = A.diagonal(dim1=1, dim2=2).clamp(min=torch.finfo(A.dtype).tiny).rsqrt()
+    scaled = A * scale[:, :, None] * scale[:, None, :]
+    scaled.diagonal(dim1=1, dim2=2).add_(1e-10)
+    return torch.linalg.solve(scaled, (b * scale)[..., None])[..., 0] * scale
