@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from featcache.heads.objective import Kernel, Targets
-from featcache.heads.rows import DenseRows
+from featcache.heads.rows import Rows, blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Batch:
         mean_norm: (B,) mean of |x|.
     """
 
-    rows: DenseRows
+    rows: Rows
     kernel: Kernel
     targets: Targets
     weights: Tensor
@@ -62,17 +62,19 @@ class Batch:
 
     @classmethod
     def of(
-        cls, rows: DenseRows, kernel: Kernel, targets: Targets, weights: Tensor, columns: int
+        cls, rows: Rows, kernel: Kernel, targets: Targets, weights: Tensor, columns: int
     ) -> Batch:
         """Take problems with `columns` columns in all, and sum what does not change."""
+        exact = rows.exactly()
         problems = len(weights)
         classes = columns // problems
         totals = weights.new_zeros((problems, classes, rows.width))
         sums = weights.new_zeros((problems, 1, rows.width))
-        for block in rows.blocks(columns):
+        for block in blocks(len(rows), columns):
             a = weights[:, None, block]
-            totals += rows.backward(a * targets.at(block).one_hot(classes, problems), block)
-            sums += rows.backward(a, block)
+            totals += exact.backward(a * targets.at(block).one_hot(classes, problems), block)
+            sums += exact.backward(a, block)
+        totals, sums = exact.settle(totals), exact.settle(sums)
         mean_norm = (weights * rows.norms).sum(dim=1)
         return cls(rows, kernel, targets, weights, classes, totals, sums[:, 0], mean_norm)
 
@@ -81,7 +83,7 @@ class Batch:
 
     def blocks(self) -> Iterator[slice]:
         """Slices over the rows for which temporaries are of modest size."""
-        return self.rows.blocks(len(self) * self.classes)
+        return blocks(len(self.rows), len(self) * self.classes)
 
     def keep(self, problems: Tensor) -> Batch:
         """The batch of some problems (indices)."""
@@ -98,20 +100,21 @@ class Batch:
 
     def logits(self, W: Tensor) -> Tensor:
         """(B, K, n) logits of weights (B, K, R + 1)."""
-        Z = W.new_empty((*W.shape[:2], len(self.rows)))
+        Z = W.new_empty((*W.shape[:2], len(self.rows)), dtype=self.rows.logit_dtype)
+        lifted = self.rows.lift(W)
         for rows in self.blocks():
-            Z[..., rows] = self.rows.forward(W, rows)
+            Z[..., rows] = self.rows.forward(lifted, rows)
         return Z
 
     def evaluate(self, Z: Tensor) -> Evaluation:
         """Loss and gradient at logits (B, K, n), with what a certificate needs of them."""
         B, K = Z.shape[:2]
-        loss, residuals, long_residuals = Z.new_zeros(B), Z.new_zeros(B), Z.new_zeros(B)
-        spread, columns = Z.new_zeros(B, K), Z.new_zeros(B, K)
-        gradient = Z.new_zeros(B, K, self.rows.width)
+        loss, residuals, long_residuals = self.weights.new_zeros(3, B)
+        spread, columns = self.weights.new_zeros(2, B, K)
+        gradient = self.weights.new_zeros(B, K, self.rows.width)
         for rows in self.blocks():
             a = self.weights[:, rows]
-            at = self.kernel.residuals(Z[..., rows], self.targets.at(rows))
+            at = self.kernel.residuals(Z[..., rows].double(), self.targets.at(rows))
             loss += torch.where(a > 0, a * at.losses, 0.0).sum(dim=1)
             spread += (at.spread @ a[..., None])[..., 0]
             R = at.R.mul_(a[:, None])
@@ -121,16 +124,26 @@ class Batch:
             residuals += size.sum(dim=1)
             long_residuals += (size * self.rows.norms[:, rows]).sum(dim=1)
             columns += R.sum(dim=2)
+        gradient = self.rows.settle(gradient)
         return Evaluation(loss, gradient, spread, residuals, long_residuals, columns)
 
-    def along(self, Z: Tensor, changes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Slopes (B, d) and curvatures (B, d, d) of the mean loss at Z along d changes of it."""
+    def along(self, Z: Tensor, changes: Sequence[Tensor], rates: Tensor) -> tuple[Tensor, Tensor]:
+        """Slopes (B, d) and curvatures (B, d, d) of the mean loss along d changes of the logits.
+
+        Args:
+            Z: (B, K, n).
+            changes: d of that shape.
+            rates: (B, d): the point is Z + sum_j rates_j changes_j.
+        """
         d, B = len(changes), len(Z)
-        slopes, curvatures = Z.new_zeros(d, B), Z.new_zeros(d, d, B)
+        slopes, curvatures = rates.new_zeros(d, B), rates.new_zeros(d, d, B)
         for rows in self.blocks():
             a, targets = self.weights[:, rows], self.targets.at(rows)
-            parts = [change[..., rows] for change in changes]
-            means, covariances = self.kernel.moments(Z[..., rows], parts)
+            parts = [change[..., rows].double() for change in changes]
+            at = Z[..., rows].double()
+            for part, rate in zip(parts, rates.T, strict=True):
+                at = torch.addcmul(at, part, rate[:, None, None])
+            means, covariances = self.kernel.moments(at, parts)
             given = torch.stack([targets.along(part) for part in parts])
             slopes += (a * (means - given)).sum(dim=2)
             curvatures += (a * covariances).sum(dim=3)

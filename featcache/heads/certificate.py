@@ -43,7 +43,8 @@ Numerical Algorithms, 3.1; u is twice the unit roundoff, which covers the quadra
    2 tau mean_i ||x_i||.
  - F: errors of the logits, at most gamma (||x_i|| w + b), enter through ||p_i - y_i||_1. Here w and
    b are the lengths of the way that the largest row of W and of the bias went: logits are summed
-   step by step, each step's product with its own error.
+   step by step, each step's product with its own error. Logits that are kept in float32 add its
+   unit.
 All of it is added to the gap's side: the bound stays a bound.
 """
 
@@ -129,7 +130,9 @@ def bounds(
     """
     gamma = _UNIT * (len(batch.rows) + batch.rows.width + 8 * W.shape[1])
     value = at.loss + strength / 2 * W[..., :-1].square().sum(dim=(1, 2))
-    error = gamma * (value + travel.weights * at.long_residuals + travel.bias * at.residuals)
+    rounding = gamma + (0.0 if Z.dtype == torch.float64 else torch.finfo(Z.dtype).eps)
+    error = travel.weights * at.long_residuals + travel.bias * at.residuals
+    error = gamma * value + rounding * error
     return value + error, _dual_bound(batch, Z, at, strength, gamma)
 
 
@@ -150,10 +153,11 @@ def _dual_bound(batch: Batch, Z: Tensor, at: Evaluation, strength: Tensor, gamma
 
 def _dual_sums(batch: Batch, Z: Tensor, t: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Means over the rows: entropy of Q (B,), |x| |q - y| (B,), and |q - y| by column (B, K)."""
-    entropy, long_rows, added = Z.new_zeros(len(Z)), Z.new_zeros(len(Z)), torch.zeros_like(r)
+    entropy, long_rows = r.new_zeros(2, len(Z))
+    added = torch.zeros_like(r)
     for rows in batch.blocks():
         a = batch.weights[:, rows]
-        H, R = batch.kernel.dual(Z[..., rows], batch.targets.at(rows), t, r)
+        H, R = batch.kernel.dual(Z[..., rows].double(), batch.targets.at(rows), t, r)
         entropy += (a * H).sum(dim=1)
         R.abs_()
         long_rows += (a * batch.rows.norms[:, rows] * R.sum(dim=1)).sum(dim=1)

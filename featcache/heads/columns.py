@@ -95,7 +95,7 @@ class Columns:
     @classmethod
     def _of_labels(cls, targets: np.ndarray, rows: np.ndarray, smoothing: float) -> Self:
         labels = np.asarray(targets, np.float64)
-        classes = labels.shape[1]
+        classes = len(labels[0])
         share = np.mean(labels[rows], axis=0)
         varied = np.flatnonzero((share > 0) & (share < 1))
         if not len(varied):

@@ -18,6 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+
+_ROWS = 16384
+"""Read at a time."""
+
 _LARGEST = 5000
 """Side of the largest matrix that is decomposed: beyond it, coordinates stay as they are."""
 
@@ -37,18 +42,24 @@ class Design:
     basis: Tensor | None
 
     @classmethod
-    def of(cls, rows: np.ndarray, standardize: bool, device: str = "cpu") -> Self:
-        """Read training rows (m, D) of any float dtype."""
-        X = _tensor(rows, device)
-        mean = X.mean(dim=0)
-        X -= mean
-        scale = _scales(X, mean) if standardize else torch.ones_like(mean)
-        X /= scale
-        m, D = X.shape
+    def of(cls, features: np.ndarray, kept: np.ndarray, standardize: bool, device: str) -> Self:
+        """Read training rows.
+
+        Args:
+            features: (N, D) of any float dtype, anything that is indexed like an array.
+            kept: (m,) the rows to read.
+            standardize: divide by standard deviations.
+            device: of the coordinates.
+        """
+        mean, scale = _moments(features, kept, device)
+        if not standardize:
+            scale = torch.ones_like(mean)
+        plain, m, D = cls(mean, scale, None), len(kept), len(mean)
         if min(m, D) > _LARGEST:
-            return cls(mean, scale, None)
+            return plain
         if m >= D:
-            return cls(mean, scale, torch.linalg.eigh(X.T @ X)[1])
+            return cls(mean, scale, torch.linalg.eigh(_gram(features, kept, plain))[1])
+        X = plain.centred(features[kept], torch.float64)
         Q, R = torch.linalg.qr(X.T)  # (D, m), (m, m): X = R'Q'
         return cls(mean, scale, Q @ torch.linalg.eigh(R @ R.T)[1])
 
@@ -57,12 +68,15 @@ class Design:
         """R."""
         return len(self.mean) if self.basis is None else self.basis.shape[1]
 
-    def coordinates(self, rows: np.ndarray) -> Tensor:
-        """(n, D) features as (n, R) float64 coordinates; where R < D, their share in the span."""
-        X = _tensor(rows, self.mean.device)
-        X -= self.mean
-        X /= self.scale
-        return X if self.basis is None else X @ self.basis
+    def centred(self, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
+        """(n, D) features centred and scaled, not turned."""
+        X = torch.from_numpy(np.array(rows, _NUMPY[dtype])).to(self.mean.device)
+        return X.sub_(self.mean.to(dtype)).div_(self.scale.to(dtype))
+
+    def turned(self, rows: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
+        """(n, D) features as (n, R) coordinates; where R < D, their share in the span."""
+        X = self.centred(rows, dtype)
+        return X if self.basis is None else X @ self.basis.to(dtype)
 
     def original(self, W: Tensor) -> tuple[Tensor, Tensor]:
         """(K, R + 1) of a solve as coefficients (K, D) and bias (K,) for features as they came."""
@@ -73,13 +87,32 @@ class Design:
         return coef, bias - coef @ self.mean
 
 
-def _tensor(rows: np.ndarray, device: str | torch.device) -> Tensor:
-    """A float64 copy of its own."""
-    return torch.from_numpy(np.array(rows, np.float64)).to(device)
-
-
-def _scales(X: Tensor, mean: Tensor) -> Tensor:
-    """Standard deviations of centred columns; 1 where a column is constant to float32's eye."""
-    deviation = X.square().mean(dim=0).sqrt()
+def _moments(features: np.ndarray, kept: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations (D,); 1 where a column is constant to float32's eye."""
+    parts = [kept[start : start + _ROWS] for start in range(0, len(kept), _ROWS)]
+    D = features.shape[1]
+    total, squares = torch.zeros(2, D, dtype=torch.float64, device=device)
+    for part in parts:
+        total += torch.from_numpy(np.array(features[part], np.float64)).to(device).sum(dim=0)
+    mean = total / len(kept)
+    for part in parts:
+        X = torch.from_numpy(np.array(features[part], np.float64)).to(device)
+        squares += X.sub_(mean).square_().sum(dim=0)
+    deviation = (squares / len(kept)).sqrt()
     eye = torch.finfo(torch.float32).eps
-    return torch.where(deviation > eye * mean.abs(), deviation, 1.0)
+    return mean, torch.where(deviation > eye * mean.abs(), deviation, 1.0)
+
+
+def _gram(features: np.ndarray, kept: np.ndarray, design: Design) -> Tensor:
+    """(D, D) of the centred and scaled rows.
+
+    Few rows are multiplied in float64, many in float32 and added up in float64: the basis must be
+    orthonormal, which its decomposition sees to, and need not be quite the eigenbasis.
+    """
+    D = design.width
+    dtype = torch.float64 if len(kept) <= _ROWS else torch.float32
+    gram = torch.zeros(D, D, dtype=torch.float64, device=design.mean.device)
+    for start in range(0, len(kept), _ROWS):
+        X = design.centred(features[kept[start : start + _ROWS]], dtype)
+        gram += X.T @ X
+    return gram

@@ -1,6 +1,8 @@
 """Rows of features in the coordinates of a solve: the two products that everything costs.
 
 Weights of a problem are (K, R + 1): R coordinates and, last, the bias, whose feature is 1.
+`DenseRows` are turned once and kept; `StreamedRows` stay where they are (a memory map, say), are
+read block by block, and the weights are turned instead: x T w = x (T w).
 """
 
 # torch ships few types: what it returns is known here by its shape, written beside it
@@ -10,28 +12,95 @@ Weights of a problem are (K, R + 1): R coordinates and, last, the bias, whose fe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from featcache.heads.design import Design
 
 _BLOCK_BYTES = 64 << 20
 """Of one (B, K, rows) float64 temporary."""
 
 
+class Rows(Protocol):
+    """N rows of R coordinates and a 1, of G sets: 1 where all problems share them, else B."""
+
+    @property
+    def norms(self) -> Tensor:
+        """(G, n) lengths of the rows, the ones left out."""
+        ...
+
+    @property
+    def scale(self) -> Tensor:
+        """(G, R + 1) mean square of each coordinate; 1 for the bias."""
+        ...
+
+    @property
+    def logit_dtype(self) -> torch.dtype:
+        """What logits are kept in between steps."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether products are float64; a certificate needs those."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    @property
+    def width(self) -> int:
+        """R + 1."""
+        ...
+
+    def of_problems(self, problems: Tensor) -> Rows:
+        """Those of some problems (indices)."""
+        ...
+
+    def exactly(self) -> Rows:
+        """The same rows with float64 products."""
+        ...
+
+    def lift(self, W: Tensor) -> Tensor:
+        """Weights (B, K, R + 1) as `forward` takes them."""
+        ...
+
+    def forward(self, lifted: Tensor, rows: slice) -> Tensor:
+        """(B, K, m) logits of some rows."""
+        ...
+
+    def backward(self, R: Tensor, rows: slice) -> Tensor:
+        """Sums over rows of R (B, K, m) times the rows, to be added up and settled."""
+        ...
+
+    def settle(self, sums: Tensor) -> Tensor:
+        """(B, K, R + 1) of added `backward`s."""
+        ...
+
+
+def blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices over the rows such that a (columns, rows) float64 temporary is of modest size."""
+    step = max(1024, _BLOCK_BYTES // (8 * columns))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
 @dataclass(frozen=True, eq=False)
 class DenseRows:
-    """Rows in memory, rotated and with a last column of ones.
+    """Rows in memory, turned, with a last column of ones; see `Rows`.
 
     Attributes:
-        X: (G, n, R + 1) float64; G is 1 where all problems share the rows, else B.
-        norms: (G, n) lengths of the rows, the ones left out.
-        scale: (G, R + 1) mean square of each coordinate; 1 for the bias.
+        X: (G, n, R + 1) float64.
+        norms, scale: see `Rows`.
     """
 
     X: Tensor
     norms: Tensor
     scale: Tensor
+    logit_dtype: torch.dtype = torch.float64
+    exact: bool = True
 
     @classmethod
     def of(cls, X: Tensor, trained: Tensor) -> DenseRows:
@@ -48,24 +117,26 @@ class DenseRows:
         """R + 1."""
         return self.X.shape[2]
 
-    def blocks(self, columns: int) -> Iterator[slice]:
-        """Slices over the rows such that a (columns, rows) float64 temporary is of modest size."""
-        step = max(1024, _BLOCK_BYTES // (8 * columns))
-        for start in range(0, len(self), step):
-            yield slice(start, min(start + step, len(self)))
-
     def of_problems(self, problems: Tensor) -> DenseRows:
         """Those of some problems (indices)."""
         if len(self.X) == 1:
             return self
         return DenseRows(self.X[problems], self.norms[problems], self.scale[problems])
 
-    def forward(self, W: Tensor, rows: slice) -> Tensor:
-        """(B, K, m) logits of weights (B, K, R + 1)."""
+    def exactly(self) -> DenseRows:
+        """Itself."""
+        return self
+
+    def lift(self, W: Tensor) -> Tensor:
+        """As they are."""
+        return W
+
+    def forward(self, lifted: Tensor, rows: slice) -> Tensor:
+        """(B, K, m) logits of some rows."""
         if len(self.X) == 1:
-            flat = W.reshape(-1, self.width) @ self.X[0, rows].T
-            return flat.view(*W.shape[:2], -1)
-        return W @ self.X[:, rows].transpose(1, 2)
+            flat = lifted.reshape(-1, self.width) @ self.X[0, rows].T
+            return flat.view(*lifted.shape[:2], -1)
+        return lifted @ self.X[:, rows].transpose(1, 2)
 
     def backward(self, R: Tensor, rows: slice) -> Tensor:
         """(B, K, R + 1) sums over rows of R (B, K, m) times the rows."""
@@ -73,3 +144,87 @@ class DenseRows:
             flat = R.reshape(-1, R.shape[2]) @ self.X[0, rows]
             return flat.view(*R.shape[:2], -1)
         return R @ self.X[:, rows]
+
+    def settle(self, sums: Tensor) -> Tensor:
+        """As they are."""
+        return sums
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedRows:
+    """Rows that stay where they are and are read block by block; see `Rows`. G is 1.
+
+    Attributes:
+        features: (N, D), anything that is indexed like an array.
+        kept: (n,) which of them.
+        design: their coordinates; the basis is square.
+        norms, scale: see `Rows`.
+        exact: float64 products instead of float32 ones.
+    """
+
+    features: np.ndarray
+    kept: np.ndarray
+    design: Design
+    norms: Tensor
+    scale: Tensor
+    exact: bool = False
+    logit_dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, features: np.ndarray, kept: np.ndarray, design: Design) -> StreamedRows:
+        """Read the rows once, for their lengths and scale."""
+        norms = design.mean.new_empty(len(kept))
+        squares = torch.zeros_like(design.mean)
+        for rows in blocks(len(kept), len(design.mean)):
+            X = design.turned(features[kept[rows]], torch.float32)
+            norms[rows] = torch.linalg.vector_norm(X, dim=1)
+            squares += X.square().sum(dim=0)
+        scale = torch.cat([squares / len(kept), squares.new_ones(1)])
+        return cls(features, kept, design, norms[None], scale[None])
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    @property
+    def width(self) -> int:
+        """R + 1."""
+        return self.design.width + 1
+
+    def of_problems(self, problems: Tensor) -> StreamedRows:
+        """Itself: all problems share the rows."""
+        return self
+
+    def exactly(self) -> StreamedRows:
+        """The same rows with float64 products."""
+        return replace(self, exact=True)
+
+    def lift(self, W: Tensor) -> Tensor:
+        """(B, K, D + 1): for rows that are centred and scaled, but not turned."""
+        basis = self.design.basis
+        if basis is None:
+            return W
+        return torch.cat([W[..., :-1] @ basis.T, W[..., -1:]], dim=2)
+
+    def forward(self, lifted: Tensor, rows: slice) -> Tensor:
+        """(B, K, m) logits of some rows."""
+        X = self._block(rows)
+        flat = lifted.flatten(0, 1)
+        Z = (flat[:, :-1].to(X.dtype) @ X.T).to(lifted.dtype).add_(flat[:, -1:])
+        return Z.view(*lifted.shape[:2], -1)
+
+    def backward(self, R: Tensor, rows: slice) -> Tensor:
+        """(B, K, D + 1) sums over rows of R (B, K, m) times the rows."""
+        X, flat = self._block(rows), R.flatten(0, 1)
+        sums = (flat.to(X.dtype) @ X).to(R.dtype)
+        return torch.cat([sums, flat.sum(dim=1, keepdim=True)], dim=1).view(*R.shape[:2], -1)
+
+    def settle(self, sums: Tensor) -> Tensor:
+        """(B, K, R + 1) of added `backward`s."""
+        basis = self.design.basis
+        if basis is None:
+            return sums
+        return torch.cat([sums[..., :-1] @ basis, sums[..., -1:]], dim=2)
+
+    def _block(self, rows: slice) -> Tensor:
+        dtype = torch.float64 if self.exact else torch.float32
+        return self.design.centred(self.features[self.kept[rows]], dtype)

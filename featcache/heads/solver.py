@@ -21,17 +21,18 @@ from featcache.heads.columns import Columns
 from featcache.heads.design import Design
 from featcache.heads.linear import CERTAIN_LOGIT, LinearHead, Loss
 from featcache.heads.objective import Targets, kernel_of
-from featcache.heads.rows import DenseRows
+from featcache.heads.rows import DenseRows, Rows, StreamedRows
 from featcache.heads.walk import Solved, walk
 
 _SHARED_FROM = 0.5
 """Folds share one product where on average each trains on this share of the rows."""
 
-_TEMPORARIES = 8
-"""Arrays of the size of the logits that a walk holds at its fullest; beside them, vectors of the
-size of the weights: 2 float32 a remembered pair and `_VECTORS` float64."""
+_READ = 16384
+"""Rows checked at a time."""
 
-_VECTORS = 20
+_ARRAYS, _VECTORS = 6, 20
+"""Arrays of the size of the logits, and of the size of the weights (a remembered pair counts as
+one), that a walk holds at its fullest."""
 
 
 class FitStatus(enum.Enum):
@@ -54,7 +55,8 @@ class PathProblem:
     within its certified tolerance, as rounding does, and nothing else.
 
     Attributes:
-        features: (n, D) float16, float32 or float64.
+        features: (n, D) float16, float32 or float64; a memory map is read block by block where
+            the rows in float64 would take more than half of `memory`.
         targets: (n,) int codes in 0..K-1; (n, K) bool, several labels a row; or (n, K) float
             shares: rows that are distributions (softmax), labels from 0 to 1 (logistic).
         n_classes: K.
@@ -144,9 +146,11 @@ class _Solution:
             multi_label=self.multi_label,
         )
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+    def probabilities(self, logits: Tensor) -> np.ndarray:
         """(s, K) of solved logits (S, s)."""
-        finite = np.maximum(logits, -CERTAIN_LOGIT)  # those of classes a softmax lacks are -inf
+        finite = np.maximum(
+            logits.cpu().numpy(), -CERTAIN_LOGIT
+        )  # those of classes a softmax lacks are -inf
         scores = (self.columns.spread @ finite).T + self.columns.certain
         blank = np.empty((len(self.columns.certain), 0), np.float32)
         reader = LinearHead(self.loss, blank, blank.sum(axis=1), multi_label=self.multi_label)
@@ -193,13 +197,20 @@ class _Group:
         self._problem, self._columns = problem, columns
         self._grid = np.sort(problem.grid)
         self._trained = np.flatnonzero(problem.train[folds].any(axis=0))
-        rows = problem.features[self._trained]
-        self._design = Design.of(rows, problem.standardize, problem.device)
-        X = self._design.coordinates(rows)
-        even = X.new_full((1, len(X)), 1 / len(X))
-        self._rows = DenseRows.of(X[None], even)
+        self._design = Design.of(
+            problem.features, self._trained, problem.standardize, problem.device
+        )
+        self._rows = self._read()
         self._others = np.setdiff1d(np.flatnonzero(self._scored(folds)), self._trained)
-        self._more = self._design.coordinates(problem.features[self._others])
+        self._more = self._design.turned(problem.features[self._others])
+
+    def _read(self) -> Rows:
+        """The rows in memory, if they take no more than half of what may be taken."""
+        problem, kept = self._problem, self._trained
+        if 8 * len(kept) * (self._design.width + 1) > problem.memory // 2:
+            return StreamedRows.of(problem.features, kept, self._design)
+        X = self._design.turned(problem.features[kept])
+        return DenseRows.of(X[None], X.new_full((1, len(X)), 1 / len(X)))
 
     def _scored(self, folds: list[int]) -> np.ndarray:
         score = self._problem.score
@@ -211,8 +222,8 @@ class _Group:
             return
         width, n = self._rows.width, len(self._rows)
         columns = max(len(self._columns[fold].spread) for fold in folds)
-        each = columns * 8 * (n * _TEMPORARIES + width * _VECTORS)
-        free = self._problem.memory - 8 * n * width
+        each = columns * (self._rows.logit_dtype.itemsize * n * _ARRAYS + 8 * width * _VECTORS)
+        free = self._problem.memory - (8 * n * width if self._rows.exact else 0)
         count = max(1, int(free // each))
         for first in range(0, len(folds), count):
             yield folds[first : first + count]
@@ -224,11 +235,11 @@ class _Group:
         start = _priors(batch)
         C = torch.from_numpy(self._grid).to(total.device)
         strengths = 1 / (total[:, None] * C)
-        partial: dict[tuple[int, int], dict[int, Solved]] = {}
+        partial: dict[tuple[int, int], dict[int, _Part]] = {}
         for solved in walk(batch, start, strengths, self._problem.tolerance):
             fold, j = owners[solved.problem]
             parts = partial.setdefault((fold, solved.position), {})
-            parts[j] = solved
+            parts[j] = _Part(solved, self._wanted(fold, solved))
             if len(parts) == self._columns[fold].problems:
                 del partial[fold, solved.position]
                 yield self._fit(fold, [parts[j] for j in sorted(parts)])
@@ -267,13 +278,27 @@ class _Group:
             dense = np.concatenate(parts)[:, None]
         return Targets(None, torch.from_numpy(np.ascontiguousarray(dense)).to(device))
 
-    def _fit(self, fold: int, parts: list[Solved]) -> Fit:
+    def _wanted(self, fold: int, solved: Solved) -> Tensor:
+        """(K, s) logits of the rows that a fold scores."""
+        if self._problem.score is None:
+            return solved.W.new_empty(len(solved.W), 0)
+        wanted = np.flatnonzero(self._problem.score[fold])
+        known = np.isin(wanted, self._trained)
+        logits = solved.W.new_empty(len(solved.W), len(wanted))
+        places = np.searchsorted(self._trained, wanted[known])
+        logits[:, _index(known)] = solved.logits[:, _index(places)].double()
+        if not known.all():
+            X = self._more[_index(np.searchsorted(self._others, wanted[~known]))]
+            logits[:, _index(~known)] = solved.W[:, :-1] @ X.T + solved.W[:, -1:]
+        return logits
+
+    def _fit(self, fold: int, parts: list[_Part]) -> Fit:
         problem, columns = self._problem, self._columns[fold]
-        objective = sum(part.objective for part in parts)
-        lower = sum(part.lower for part in parts)
-        gap = (objective - lower) / objective if objective > 0 else 0.0
+        solved = [part.solved for part in parts]
+        objective = sum(part.objective for part in solved)
+        gap = (objective - sum(part.lower for part in solved)) / objective if objective else 0.0
         solution = _Solution(
-            torch.cat([part.W for part in parts]),
+            torch.cat([part.W for part in solved]),
             self._design,
             columns,
             problem.loss,
@@ -281,34 +306,29 @@ class _Group:
         )
         return Fit(
             fold=fold,
-            C=float(self._grid[parts[0].position]),
-            position=parts[0].position,
+            C=float(self._grid[solved[0].position]),
+            position=solved[0].position,
             objective=objective,
             gap=gap,
             status=FitStatus.CONVERGED if gap <= problem.tolerance else FitStatus.TOLERANCE_MISSED,
-            iterations=sum(part.ticks for part in parts),
-            seconds=sum(part.seconds for part in parts),
+            iterations=sum(part.ticks for part in solved),
+            seconds=sum(part.seconds for part in solved),
             absent=columns.absent,
-            probabilities=self._probabilities(fold, parts, solution),
+            probabilities=solution.probabilities(torch.cat([part.logits for part in parts])),
             _solution=solution,
         )
 
-    def _probabilities(self, fold: int, parts: list[Solved], solution: _Solution) -> np.ndarray:
-        problem = self._problem
-        if problem.score is None:
-            return np.empty((0, problem.n_classes))
-        wanted = np.flatnonzero(problem.score[fold])
-        logits = np.empty((len(solution.W), len(wanted)))
-        known = np.isin(wanted, self._trained)
-        Z = torch.cat([part.logits for part in parts])
-        places = np.searchsorted(self._trained, wanted[known])
-        logits[:, known] = Z[:, torch.from_numpy(places).to(Z.device)].cpu().numpy()
-        if not known.all():
-            places = np.searchsorted(self._others, wanted[~known])
-            W = solution.W
-            more = W[:, :-1] @ self._more[torch.from_numpy(places).to(W.device)].T + W[:, -1:]
-            logits[:, ~known] = more.cpu().numpy()
-        return solution.probabilities(logits)
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One problem of a fold at one C, and the logits (K, s) of the rows the fold scores."""
+
+    solved: Solved
+    logits: Tensor
+
+
+def _index(places: np.ndarray) -> Tensor:
+    return torch.from_numpy(places)
 
 
 def _columns(problem: PathProblem, fold: int) -> Columns:
@@ -332,11 +352,17 @@ def _check(problem: PathProblem) -> None:
     for wrong, message in (*_wrong_arrays(problem), *_wrong_numbers(problem)):
         if wrong:
             raise ProbeError(f"probe: {message}")
-    if not np.isfinite(problem.features[problem.train.any(axis=0)]).all():
+    if not all(_finite_parts(problem)):
         raise ProbeError(
             "probe: features of training rows are not finite; check the pictures and the "
             "backbone's weights and precision (`featcache verify`)"
         )
+
+
+def _finite_parts(problem: PathProblem) -> Iterator[bool]:
+    kept = np.flatnonzero(problem.train.any(axis=0))
+    for start in range(0, len(kept), _READ):
+        yield bool(np.isfinite(problem.features[kept[start : start + _READ]]).all())
 
 
 def _wrong_arrays(problem: PathProblem) -> Iterator[tuple[bool, str]]:

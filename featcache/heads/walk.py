@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -45,7 +45,8 @@ _DETOUR, _FINE_DETOUR, _FINE = 1e3, 4.0, 1e-5
 where the tolerance is below the last."""
 
 _GATE = 1.0
-"""A certificate is computed where ||gradient||^2 / (2 lambda) is under this many tolerances."""
+"""A certificate is computed where ||gradient||^2 / (2 lambda) is under this many tolerances, and
+under half as many after each that did not suffice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Solved:
     Attributes:
         problem: its place in the batch; position: of the C along its path.
         W: (K, R + 1).
-        logits: (K, n) of all rows.
+        logits: (K, n) of all rows; only until the next one is asked for.
         objective, lower: of the certificate.
         ticks, seconds: spent on it (seconds: its share of the batch's).
     """
@@ -81,7 +82,9 @@ def walk(batch: Batch, start: Tensor, strengths: Tensor, tolerance: float) -> It
     """
     walkers = _Walkers(batch, start, strengths, tolerance)
     while len(walkers):
-        yield from walkers.tick()
+        yield from walkers.hand_in()
+        if len(walkers):
+            walkers.step()
 
 
 class _Walkers:
@@ -93,11 +96,14 @@ class _Walkers:
         self._lacking = start.isinf()  # (B, K)
         self._W = start.new_zeros(B, batch.classes, width)
         self._W[..., -1] = start.masked_fill(self._lacking, 0.0)
-        self._Z = start[..., None].expand(-1, -1, len(batch.rows)).clone()
+        kept = start.to(batch.rows.logit_dtype)
+        self._Z = kept[..., None].expand(-1, -1, len(batch.rows)).clone()
         self._travel = Travel.of(self._W)
         self._at = batch.evaluate(self._Z)
         self._pairs = CurvaturePairs()
-        self._last, self._last_Z = self._W.clone(), self._Z.clone()  # the solution before this C
+        self._last = self._W.clone()  # the solution before this C
+        self._last_Z = self._Z.clone() if batch.rows.exact else self._Z[..., :0]
+        self._gate = _GATE
         self._last_travel = Travel(*(way.clone() for way in self._travel))
         self._solved = start.new_zeros(B, dtype=torch.int64)  # how many, and the position now
         self._arrived = start.new_zeros(B, dtype=torch.bool)
@@ -108,16 +114,6 @@ class _Walkers:
 
     def __len__(self) -> int:
         return len(self._ids)
-
-    def tick(self) -> list[Solved]:
-        """Hand in what is solved, and move the rest one step."""
-        started = time.perf_counter()
-        solved = self._hand_in()
-        if len(self):
-            self._step()
-            self._ticks += 1
-            self._seconds += (time.perf_counter() - started) / len(self)
-        return solved
 
     def _strength(self) -> Tensor:
         """(B,) lambda now."""
@@ -131,11 +127,14 @@ class _Walkers:
 
     # Handing in
 
-    def _hand_in(self) -> list[Solved]:
+    def hand_in(self) -> list[Solved]:
+        """What is solved; it goes on to its next C, or leaves."""
+        started = time.perf_counter()
         strength = self._strength()
         given_up = self._watch(self._estimated_gap(strength))
-        if not bool(((self._least <= _GATE * self._tolerance) | given_up).any()):
+        if not bool(((self._least <= self._gate * self._tolerance) | given_up).any()):
             return []
+        self._look_closely()
         value, lower = bounds(self._batch, self._W, self._Z, self._at, strength, self._travel)
         done = (value - lower <= self._tolerance * value) | given_up
         solved = [
@@ -143,7 +142,7 @@ class _Walkers:
                 problem=int(self._ids[i]),
                 position=int(self._solved[i]),
                 W=self._W[i].clone(),
-                logits=self._Z[i].clone(),
+                logits=self._Z[i],
                 objective=float(value[i]),
                 lower=float(lower[i]),
                 ticks=int(self._ticks[i]),
@@ -151,9 +150,21 @@ class _Walkers:
             )
             for i in torch.nonzero(done)[:, 0].tolist()
         ]
+        self._gate = _GATE if solved else self._gate / 2
+        self._seconds += (time.perf_counter() - started) / len(self)
         if solved:
             self._go_on(done)
         return solved
+
+    def _look_closely(self) -> None:
+        """Logits and gradient by float64 products, where they were not."""
+        batch = self._batch
+        if batch.rows.exact:
+            return
+        exact = replace(batch, rows=batch.rows.exactly())
+        self._Z = exact.logits(self._W).masked_fill_(self._lacking[..., None], -torch.inf)
+        self._travel = Travel.of(self._W)
+        self._at = exact.evaluate(self._Z)
 
     def _estimated_gap(self, strength: Tensor) -> Tensor:
         """(B,) what a certificate will about say, as if the bias were solved."""
@@ -193,16 +204,20 @@ class _Walkers:
 
     # One step
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Move every problem one step."""
+        started = time.perf_counter()
         self._refresh()
         strength = self._strength()
         step = self._onwards(self._steepest(strength), strength)
         rate = self._rate(step, strength)
         self._W.addcmul_(step.D, rate[:, None, None])
-        self._Z.addcmul_(step.change, rate[:, None, None])
+        self._Z.addcmul_(step.change, rate[:, None, None].to(self._Z.dtype))
         self._travel = self._travel.plus(step.travel, rate)
         before, self._at = self._at.gradient, self._batch.evaluate(self._Z)
         self._pairs.push(step.D * rate[:, None, None], self._at.gradient - before)
+        self._ticks += 1
+        self._seconds += (time.perf_counter() - started) / len(self)
 
     def _refresh(self) -> None:
         """Multiply out again where logits were added up for long: their rounding adds up too."""
@@ -233,7 +248,7 @@ class _Walkers:
     def _onwards(self, step: _Step, strength: Tensor) -> _Step:
         """On arrival at a new C, mix the secant of the last two solutions in."""
         ids = torch.nonzero(self._arrived)[:, 0]
-        if len(ids):
+        if len(ids) and self._batch.rows.exact:
             secant = self._secant(ids)
             known = torch.nonzero(secant.travel.weights > 0)[:, 0]
             self._mix(step, ids[known], secant.of(known), strength[ids[known]])
@@ -266,12 +281,9 @@ class _Walkers:
         ways = torch.stack([part.D[..., :-1].flatten(1) for part in plane], dim=1)  # (b, 2, N)
         bends = strength[:, None, None] * ways @ ways.mT
         tilts = strength[:, None] * (ways @ W[..., :-1].flatten(1)[..., None])[..., 0]
-        share = W.new_tensor([0.0, 1.0]).repeat(len(ids), 1)
+        share, Z = W.new_tensor([0.0, 1.0]).repeat(len(ids), 1), self._Z[ids]
         for _ in range(2):
-            Z = self._Z[ids]
-            for part, amount in zip(plane, share.T, strict=True):
-                Z.addcmul_(part.change, amount[:, None, None])
-            slopes, curvatures = batch.along(Z, [part.change for part in plane])
+            slopes, curvatures = batch.along(Z, [part.change for part in plane], share)
             slopes += tilts + (bends @ share[..., None])[..., 0]
             share = share - _solve_two(curvatures + bends, slopes)
         usable = share.isfinite().all(dim=1, keepdim=True)
@@ -286,8 +298,7 @@ class _Walkers:
         rate, low = torch.ones_like(tilt), torch.zeros_like(tilt)
         high, going = torch.full_like(tilt, torch.inf), torch.ones_like(tilt, dtype=torch.bool)
         for _ in range(_TRIALS):
-            at = torch.addcmul(self._Z, step.change, rate[:, None, None])
-            slopes, curvatures = self._batch.along(at, [step.change])
+            slopes, curvatures = self._batch.along(self._Z, [step.change], rate[:, None])
             slope, curvature = slopes[:, 0] + tilt + rate * bend, curvatures[:, 0, 0] + bend
             going = slope.abs() > _FLAT_ENOUGH * at_zero.abs()
             if not bool(going.any()):
