@@ -1,0 +1,130 @@
+"""Time and memory of one piece of work in a process of its own, and what machine it ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import ParamSpec, Self, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+QUIET_LOAD = 0.5
+"""Load average over which timings are said to be doubtful."""
+
+_STATUS = Path("/proc/self/status")
+_SAMPLED_EVERY = 0.01  # seconds
+
+
+class Gauge:
+    """Seconds and memory of a `with` block; memory in bytes, None where the system has no /proc.
+
+    VmHWM is read and not `ru_maxrss`: the latter is handed from a process to the one it starts.
+
+    Attributes:
+        seconds: wall clock.
+        before: resident when the block began: libraries, and features that were read.
+        peak: the largest that the process was resident (VmHWM), pages of mapped files included.
+        anonymous: the largest seen of RssAnon, sampled: without pages of mapped files.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.before = self.peak = self.anonymous = None
+
+    def __enter__(self) -> Self:
+        self.before = _status("VmRSS")
+        self._done = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._sampler.start()
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._started
+        self.peak = _status("VmHWM")
+        self._done.set()
+        self._sampler.join()
+
+    def _sample(self) -> None:
+        while not self._done.wait(_SAMPLED_EVERY):
+            now = _status("RssAnon")
+            if now is None:
+                return
+            self.anonymous = max(self.anonymous or 0, now)
+
+    @property
+    def usage(self) -> Usage:
+        """What was measured."""
+        return Usage(self.seconds, self.before, self.peak, self.anonymous)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a `Gauge` measured; see there."""
+
+    seconds: float
+    before: int | None
+    peak: int | None
+    anonymous: int | None
+
+
+def _status(name: str) -> int | None:
+    """Bytes of a line of /proc/self/status."""
+    if not _STATUS.exists():
+        return None
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call in a fresh process, which has imported nothing but the file of `work`."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *args, **kwargs).result()
+
+
+def machine() -> dict[str, object]:
+    """Where and with what the numbers were made."""
+    packages = ("featcache", "numpy", "scipy", "scikit-learn", "torch")
+    return {
+        "cpu": _cpu_model(),
+        "cores": _cores(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "threads": apart(_threads),
+        "load_average": os.getloadavg(),
+    }
+
+
+def _threads() -> dict[str, int]:
+    """How many threads each library's products use when nobody says otherwise."""
+    import sklearn.linear_model  # noqa: F401 - loads the libraries that it uses
+    import torch
+    from threadpoolctl import threadpool_info
+
+    pools = {f"{p['user_api']} {p['prefix']}": p["num_threads"] for p in threadpool_info()}
+    return {"torch": torch.get_num_threads()} | pools
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_model() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
