@@ -115,28 +115,35 @@ class Columns:
         )
 
     def weights(
-        self, codes: np.ndarray, rows: np.ndarray, sample: np.ndarray | None, balanced: bool
+        self,
+        targets: np.ndarray,
+        rows: np.ndarray,
+        kept: np.ndarray,
+        sample: np.ndarray | None,
+        balanced: bool,
     ) -> np.ndarray:
-        """Weights of the rows, 0 where not trained on: (1, n) for a softmax, (J, n) for columns.
+        """Weights of m kept rows, 0 where not trained on: (1, m) for a softmax, (J, m) for columns.
 
         Balanced as in scikit-learn: a class (or, in a column, either side) weighs
         n / (classes x its rows), its rows counted with their own weights.
 
         Args:
-            codes: (n,) or (n, K) targets.
+            targets: (n,) or (n, K).
             rows: (n,) bool, those trained on.
+            kept: (m,) positions that hold all rows trained on.
             sample: (n,) weights of the rows, or None.
             balanced: give every class the same total weight.
         """
-        own = rows.astype(np.float64) if sample is None else rows * sample
+        own = rows[kept].astype(np.float64) if sample is None else rows[kept] * sample[kept]
         if not balanced:
             return np.broadcast_to(own, (self.problems, len(own)))
         if self.loss == "softmax":
+            codes = targets[kept]
             shares = np.eye(len(self.present))[codes] if codes.ndim == 1 else codes
             mass = own @ shares  # (K,)
             factor = own.sum() / (self.present.sum() * np.where(mass > 0, mass, 1.0))
             return (own * (shares @ (factor * (mass > 0))))[None]
-        labels = self._labels()
+        labels = self._labels()[kept]
         mass = own @ labels  # (J,)
         with_label, without = own.sum() / (2 * mass), own.sum() / (2 * (own.sum() - mass))
         return (own[:, None] * (labels * with_label + (1 - labels) * without)).T

@@ -131,6 +131,10 @@ class Kernel(Protocol):
         """Means (d, B, n) and covariances (d, d, B, n) under P of d changes of the logits."""
         ...
 
+    def bending(self, Z: Tensor, a: Tensor) -> Tensor:
+        """(B, K, K) Hessian of the mean loss in the bias, for weights a (B, n)."""
+        ...
+
     def correction(self, excess: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """T (B, 1) and r (B, K) of the dual point, from s - c and c (see `certificate`)."""
         ...
@@ -166,6 +170,14 @@ class Softmax:
         means = torch.stack([PD.sum(dim=1) for PD in weighted])
         products = [torch.stack([(PD * D).sum(dim=1) for D in changes]) for PD in weighted]
         return means, torch.stack(products) - means[:, None] * means[None]
+
+    def bending(self, Z: Tensor, a: Tensor) -> Tensor:
+        """(B, K, K) sum_i a_i (diag(p_i) - p_i p_i'), its diagonal minus the sum of the others."""
+        P = torch.softmax(Z, dim=1)
+        H = -(P * a[:, None]) @ P.mT
+        H.diagonal(dim1=1, dim2=2).zero_()
+        H.diagonal(dim1=1, dim2=2).sub_(H.sum(dim=2))
+        return H
 
     def correction(self, excess: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """T (B, 1) and r (B, K) of the dual point, from s - c and c (see `certificate`)."""
@@ -205,6 +217,11 @@ class Logistic:
         D = torch.stack([change[:, 0] for change in changes])
         p, q = torch.sigmoid(Z[:, 0]), torch.sigmoid(-Z[:, 0])
         return p * D, p * q * D[:, None] * D[None]
+
+    def bending(self, Z: Tensor, a: Tensor) -> Tensor:
+        """(B, 1, 1) sum_i a_i p_i (1 - p_i)."""
+        spread = torch.sigmoid(Z) * torch.sigmoid(-Z)
+        return (spread * a[:, None]).sum(dim=2, keepdim=True)
 
     def correction(self, excess: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """T (B, 1) and r (B, K) of the dual point, from s - c and c (see `certificate`)."""

@@ -30,7 +30,7 @@ _SHARED_FROM = 0.5
 _READ = 16384
 """Rows checked at a time."""
 
-_ARRAYS, _VECTORS = 6, 20
+_ARRAYS, _VECTORS = 8, 24
 """Arrays of the size of the logits, and of the size of the weights (a remembered pair counts as
 one), that a walk holds at its fullest."""
 
@@ -247,12 +247,14 @@ class _Group:
     def _batch(self, folds: list[int]) -> tuple[Batch, Tensor]:
         """Their problems, and the total weight of the rows of each."""
         problem, kept = self._problem, self._trained
-        sample = None if problem.sample_weight is None else problem.sample_weight[kept]
-        codes = problem.targets[kept]
         weights = np.concatenate(
             [
                 self._columns[fold].weights(
-                    codes, problem.train[fold, kept], sample, problem.balanced
+                    problem.targets,
+                    problem.train[fold],
+                    kept,
+                    problem.sample_weight,
+                    problem.balanced,
                 )
                 for fold in folds
             ]
@@ -414,6 +416,18 @@ def _wrong_numbers(problem: PathProblem) -> Iterator[tuple[bool, str]]:
     yield not problem.tolerance > 0, f"tolerance {problem.tolerance}; give a positive number"
     yield not 0 <= problem.smoothing < 1, f"smoothing {problem.smoothing}; give 0 to below 1"
     yield not problem.memory > 0, f"memory {problem.memory}; give bytes"
+    yield (
+        not _is_usable(problem.device),
+        f"device {problem.device!r}: not on this machine; use 'cpu'",
+    )
+
+
+def _is_usable(device: str) -> bool:
+    try:
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (RuntimeError, AssertionError, TypeError):
+        return False
+    return True
 
 
 def _are_shares(y: np.ndarray, loss: Loss) -> bool:

@@ -2,16 +2,16 @@ r"""The walk: a batch of problems, each on its own way along C, every step one p
 
 One *tick* moves all problems at once. A problem whose certificate is within the tolerance hands its
 solution in and goes on to its next C in the same tick, so that the product is always as wide as
-there are problems under way. Its direction is
-
- - on arrival at a new C, the secant: the way from the last solution to this one. In log C the path
-   is smooth, and going on as far as the objective falls leaves little to do;
- - else that of L-BFGS, whose pairs stay exact in the penalty along the path (`quasi_newton`) and
-   whose H0 is the inverse diagonal of the Hessian in the eigenbasis, 1 / (h_k sigma_r^2 + lambda),
-   h_k = mean p_k (1 - p_k), sigma_r^2 the features' mean square along coordinate r.
+there are problems under way. Its direction is that of L-BFGS, whose pairs stay exact in the penalty
+along the path (`quasi_newton`) and whose H0 is the inverse diagonal of the Hessian in the
+eigenbasis, 1 / (h_k sigma_r^2 + lambda), h_k = mean p_k (1 - p_k), sigma_r^2 the features' mean
+square along coordinate r. On arrival at a new C two secants, the ways between the last solutions,
+are mixed in: in log C the path is smooth, and they are known before any product.
 
 The objective is convex along a direction and costs no product there (logits are linear in the
-rate), so a safeguarded Newton iteration on its slope finds the rate.
+rate), so a safeguarded Newton iteration on its slope finds the rate. Nor does the bias: after every
+step it is solved exactly, K numbers a problem, and the walk is one over W alone. (Left to L-BFGS,
+the bias was what kept certificates waiting: they pay for a wrong one as 1/lambda.)
 """
 
 # torch ships few types: what it returns is known here by its shape, written beside it
@@ -36,6 +36,12 @@ _FLAT_ENOUGH = 0.25
 
 _TRIALS = 12
 """Rates tried along one direction."""
+
+_BALANCINGS = 8
+"""Newton steps, at most, that solve the bias after a step of the weights."""
+
+_IMBALANCE = 0.01
+"""Share of the tolerance that an unsolved bias may take of a certificate, about."""
 
 _PATIENCE = 30
 """Ticks at one C without a smaller gap (by a tenth) before a problem gives up."""
@@ -105,6 +111,11 @@ class _Walkers:
         self._last_Z = self._Z.clone() if batch.rows.exact else self._Z[..., :0]
         self._gate = _GATE
         self._last_travel = Travel(*(way.clone() for way in self._travel))
+        self._older = _Step(  # from the solution before that to it
+            torch.zeros_like(self._W),
+            torch.zeros_like(self._last_Z),
+            Travel(start.new_zeros(B), start.new_zeros(B)),
+        )
         self._solved = start.new_zeros(B, dtype=torch.int64)  # how many, and the position now
         self._arrived = start.new_zeros(B, dtype=torch.bool)
         self._least = start.new_full((B,), torch.inf)  # gap estimated at this C
@@ -196,6 +207,7 @@ class _Walkers:
         self._at = Evaluation(*(getattr(self._at, f.name)[problems] for f in fields(self._at)))
         self._travel = self._travel.of_problems(problems)
         self._last_travel = self._last_travel.of_problems(problems)
+        self._older = self._older.of(problems)
         for name in (
             *("_strengths", "_lacking", "_W", "_Z", "_last", "_last_Z", "_solved", "_arrived"),
             *("_least", "_waited", "_ticks", "_ids", "_seconds"),
@@ -210,14 +222,37 @@ class _Walkers:
         self._refresh()
         strength = self._strength()
         step = self._onwards(self._steepest(strength), strength)
-        rate = self._rate(step, strength)
+        rate, start = self._rate(step, strength), self._W.clone()
         self._W.addcmul_(step.D, rate[:, None, None])
         self._Z.addcmul_(step.change, rate[:, None, None].to(self._Z.dtype))
         self._travel = self._travel.plus(step.travel, rate)
+        self._balance(strength)
         before, self._at = self._at.gradient, self._batch.evaluate(self._Z)
-        self._pairs.push(step.D * rate[:, None, None], self._at.gradient - before)
+        self._pairs.push(self._W - start, self._at.gradient - before)
         self._ticks += 1
         self._seconds += (time.perf_counter() - started) / len(self)
+
+    def _balance(self, strength: Tensor) -> None:
+        """Solve the bias: Newton steps until the columns' means are those that a certificate needs.
+
+        With an imbalance t (`certificate`) G is off by about t XY, and the bound by its square over
+        2 lambda. Newton squares the imbalance, so the last step need not be looked at.
+        """
+        shares = self._batch.targets_sum[..., -1]
+        lengths = self._batch.targets_sum[..., :-1].flatten(1).norm(dim=1)
+        value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2))
+        allowed = (_IMBALANCE * self._tolerance * strength * value).sqrt() / lengths
+        for _ in range(_BALANCINGS):
+            gradient, hessian = self._batch.balance(self._Z)
+            imbalance = torch.where(shares > 0, gradient.abs() / shares, 0.0).amax(dim=1)
+            change = _newton(gradient, hessian).masked_fill_(self._lacking, 0.0)
+            largest = change.abs().amax(dim=1)
+            change /= (1 + largest)[:, None]  # far off, where a whole step might overshoot
+            self._W[..., -1] += change
+            self._Z += change[..., None].to(self._Z.dtype)
+            self._travel.bias.add_(largest)
+            if not bool((imbalance.square() > allowed).any()):
+                return
 
     def _refresh(self) -> None:
         """Multiply out again where logits were added up for long: their rounding adds up too."""
@@ -246,12 +281,14 @@ class _Walkers:
         return _Step(D, change, Travel.of(D))
 
     def _onwards(self, step: _Step, strength: Tensor) -> _Step:
-        """On arrival at a new C, mix the secant of the last two solutions in."""
+        """On arrival at a new C, mix the last two secants in."""
         ids = torch.nonzero(self._arrived)[:, 0]
         if len(ids) and self._batch.rows.exact:
-            secant = self._secant(ids)
+            secant, older = self._secant(ids), self._older.of(ids)
             known = torch.nonzero(secant.travel.weights > 0)[:, 0]
-            self._mix(step, ids[known], secant.of(known), strength[ids[known]])
+            secants = [secant.of(known), older.of(known)]
+            self._mix(step, ids[known], secants, strength[ids[known]])
+            self._older.replace(ids[known], secants[0])
             self._last[ids], self._last_Z[ids] = self._W[ids], self._Z[ids]
             for last, way in zip(self._last_travel, self._travel, strict=True):
                 last[ids] = way[ids]
@@ -269,26 +306,25 @@ class _Walkers:
         moved = self._solved[ids] > 1
         return _Step(D, change, Travel(*(torch.where(moved, way, 0.0) for way in both)))
 
-    def _mix(self, step: _Step, ids: Tensor, secant: _Step, strength: Tensor) -> None:
-        """Replace steps of the problems `ids` by about the best sum of the step and the secant.
+    def _mix(self, step: _Step, ids: Tensor, secants: list[_Step], strength: Tensor) -> None:
+        """Replace steps of the problems `ids` by about the best sum of the step and the secants.
 
-        Newton in the plane of both, from the secant's end, which is near where the path goes on.
+        A Newton step in their space, from the last secant's end, which is near where the path goes.
         """
         if not len(ids):
             return
-        batch, W = self._batch.keep(ids), self._W[ids]
-        plane = [step.of(ids), secant]
-        ways = torch.stack([part.D[..., :-1].flatten(1) for part in plane], dim=1)  # (b, 2, N)
+        batch, W, Z = self._batch.keep(ids), self._W[ids], self._Z[ids]
+        parts = [step.of(ids), *secants]
+        ways = torch.stack([part.D[..., :-1].flatten(1) for part in parts], dim=1)  # (b, 3, N)
         bends = strength[:, None, None] * ways @ ways.mT
         tilts = strength[:, None] * (ways @ W[..., :-1].flatten(1)[..., None])[..., 0]
-        share, Z = W.new_tensor([0.0, 1.0]).repeat(len(ids), 1), self._Z[ids]
-        for _ in range(2):
-            slopes, curvatures = batch.along(Z, [part.change for part in plane], share)
-            slopes += tilts + (bends @ share[..., None])[..., 0]
-            share = share - _solve_two(curvatures + bends, slopes)
-        usable = share.isfinite().all(dim=1, keepdim=True)
-        share = torch.where(usable, share, share.new_tensor([1, 0]))
-        step.put(ids, plane, share)
+        end = W.new_tensor([0.0, 1.0, 0.0]).repeat(len(ids), 1)  # of the last secant
+        slopes, curvatures = batch.along(Z, [part.change for part in parts], end)
+        slopes += tilts + (bends @ end[..., None])[..., 0]
+        shares = end - _solve_small(curvatures + bends, slopes)
+        usable = shares.isfinite().all(dim=1, keepdim=True)
+        shares = torch.where(usable, shares, shares.new_tensor([1.0, 0.0, 0.0]))
+        step.replace(ids, _Step.sum(parts, shares))
 
     def _rate(self, step: _Step, strength: Tensor) -> Tensor:
         """(B,) how far to go: about where the objective is least along the step."""
@@ -324,20 +360,44 @@ class _Step:
         """Those of some problems (indices)."""
         return _Step(self.D[problems], self.change[problems], self.travel.of_problems(problems))
 
-    def put(self, problems: Tensor, parts: list[_Step], shares: Tensor) -> None:
-        """Replace those of some problems by sums of parts with shares (problems, parts)."""
-        first, second = shares.T
-        a, b = first[:, None, None], second[:, None, None]
-        self.D[problems] = a * parts[0].D + b * parts[1].D
-        self.change[problems] = a * parts[0].change + b * parts[1].change
-        ways = zip(self.travel, parts[0].travel, parts[1].travel, strict=True)
-        for way, one, other in ways:
-            way[problems] = first.abs() * one + second.abs() * other
+    def replace(self, problems: Tensor, other: _Step) -> None:
+        """Put another's in the place of those of some problems."""
+        self.D[problems], self.change[problems] = other.D, other.change
+        for way, its in zip(self.travel, other.travel, strict=True):
+            way[problems] = its
+
+    @classmethod
+    def sum(cls, parts: list[_Step], shares: Tensor) -> _Step:
+        """The sum of parts with shares (B, parts)."""
+        D, change = torch.zeros_like(parts[0].D), torch.zeros_like(parts[0].change)
+        travel = Travel(*(torch.zeros_like(way) for way in parts[0].travel))
+        for part, share in zip(parts, shares.T, strict=True):
+            D.addcmul_(part.D, share[:, None, None])
+            change.addcmul_(part.change, share[:, None, None].to(change.dtype))
+            travel = travel.plus(part.travel, share)
+        return cls(D, change, travel)
 
 
-def _solve_two(A: Tensor, b: Tensor) -> Tensor:
-    """Solutions of symmetric 2 x 2 systems (B, 2, 2) and (B, 2), nearly singular ones too."""
+def _solve_small(A: Tensor, b: Tensor) -> Tensor:
+    """Solutions of symmetric d x d systems (B, d, d) and (B, d), nearly singular ones too."""
     scale = A.diagonal(dim1=1, dim2=2).clamp(min=torch.finfo(A.dtype).tiny).rsqrt()
     scaled = A * scale[:, :, None] * scale[:, None, :]
     scaled.diagonal(dim1=1, dim2=2).add_(1e-10)
     return torch.linalg.solve(scaled, (b * scale)[..., None])[..., 0] * scale
+
+
+def _newton(gradient: Tensor, hessian: Tensor) -> Tensor:
+    """Minus the inverse Hessian (B, K, K) times the gradient (B, K), 0 where it has no inverse.
+
+    A softmax does not change with a number added to all its logits: along that, as along a class
+    that a problem lacks, gradient and Hessian are 0, and so is the step.
+    """
+    K = gradient.shape[1]
+    size = hessian.diagonal(dim1=1, dim2=2).amax(dim=1).clamp(min=torch.finfo(hessian.dtype).tiny)
+    A = hessian / size[:, None, None]
+    if K > 1:
+        A += 1 / K
+    A.diagonal(dim1=1, dim2=2).add_(1e-14)
+    step, failed = torch.linalg.solve_ex(A, -(gradient / size[:, None])[..., None])
+    step = step[..., 0]
+    return torch.where(step.isfinite() & (failed == 0)[:, None], step, 0.0)

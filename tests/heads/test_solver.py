@@ -257,6 +257,7 @@ def test_a_single_class_is_named_before_the_first_fit(problem):
         ({"score": np.ones((1, 120), bool)}, "score"),
         ({"smoothing": 1.0}, "smoothing 1.0"),
         ({"memory": 0}, "memory 0"),
+        ({"device": "no-such"}, "device 'no-such': not on this machine"),
         ({"n_classes": 3}, "codes outside 0..2"),
         ({"targets": np.zeros((120, 4), bool)}, "use 'logistic'"),
         ({"train": np.ones((2, 5), bool)}, "train of shape"),
@@ -271,3 +272,26 @@ def test_a_single_class_is_named_before_the_first_fit(problem):
 def test_arrays_that_disagree_are_refused_at_once(problem, changes, says):
     with pytest.raises(ProbeError, match=says):
         solve_path(replace(problem, **changes))
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_balanced_folds_are_scikit_learns(problem, loss, classes):
+    """Rows that no fold trains on count for nothing, in the columns of a logistic too."""
+    codes = problem.targets % classes
+    train = np.arange(len(codes)) % 3 != 0
+    rows = replace(
+        problem, targets=codes, n_classes=classes, train=train[None], loss=loss, balanced=True
+    )
+    rows = replace(rows, grid=np.array([0.1]), tolerance=1e-8)
+    (fit,) = solve_path(rows)
+    X = problem.features[train].astype(np.float64)
+    for k in range(classes) if loss == "logistic" else (None,):
+        y = codes[train] if k is None else codes[train] == k
+        model = LogisticRegression(C=0.1, tol=1e-10, max_iter=10_000, class_weight="balanced")
+        model.fit(X, y)
+        ours = fit.head.coef if k is None else fit.head.coef[k]
+        theirs = (
+            model.coef_ if k is not None or classes > 2 else np.vstack([-0.5, 0.5]) * model.coef_
+        )
+        np.testing.assert_allclose(ours, np.squeeze(theirs), atol=2e-4)
