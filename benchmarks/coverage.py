@@ -51,6 +51,7 @@ class Population:
             splits=np.full(count, -1, np.int8),
             groups=np.arange(count),
             rows=np.arange(count),
+            hashes=rng.integers(256, size=(count, 32), dtype=np.uint8),
         )
 
 

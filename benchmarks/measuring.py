@@ -95,6 +95,7 @@ def apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 def machine() -> dict[str, object]:
     """Where and with what the numbers were made."""
+    load = os.getloadavg()
     packages = ("featcache", "numpy", "scipy", "scikit-learn", "torch")
     return {
         "cpu": _cpu_model(),
@@ -103,7 +104,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
         "threads": apart(_threads),
-        "load_average": os.getloadavg(),
+        "load_average": load,
     }
 
 
