@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MANY_CLASSES = 40
@@ -24,27 +26,93 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def regularisation_path(
-    penalties: npt.ArrayLike, accuracy: npt.ArrayLike, log_loss: npt.ArrayLike, best: float
-) -> Figure:
-    """Held-out accuracy and log-loss over C, the chosen C marked.
+Panel = Callable[["Axes"], None]
+"""Draws into axes."""
 
-    Args:
-        penalties: (G,) values of C.
-        accuracy: (G,) on held-out rows.
-        log_loss: (G,) on held-out rows.
-        best: the chosen C.
+
+def figure(panels: Sequence[Panel]) -> Figure:
+    """Panels side by side."""
+    made = _figure(6 * len(panels), 4)
+    for number, panel in enumerate(panels, 1):
+        panel(made.add_subplot(1, len(panels), number))
+    return made
+
+
+@dataclass(frozen=True)
+class PathCurve:
+    """Held-out scores by candidate.
+
+    Attributes:
+        label: of the candidates; at: (G,) where they are, positive.
+        accuracy: (G,). loss: (G,), `loss_label` its name; loss_error: (G,) its standard errors.
+        best: the chosen one. one_error: the first within one standard error of the least loss.
     """
-    figure = _figure(6, 4)
-    left = figure.add_subplot()
-    right = left.twinx()
-    left.semilogx(penalties, accuracy, "o-", color="tab:blue")
-    right.semilogx(penalties, log_loss, "s--", color="tab:orange")
-    left.axvline(best, color="grey", linewidth=1)
-    left.set(xlabel="C (larger: less regularisation)", title=f"chosen: C = {best:.3g}")
-    left.set_ylabel("held-out accuracy", color="tab:blue")
-    right.set_ylabel("held-out log-loss", color="tab:orange")
-    return figure
+
+    label: str
+    at: Sequence[float]
+    accuracy: Sequence[float]
+    loss_label: str
+    loss: Sequence[float]
+    loss_error: Sequence[float]
+    best: float
+    one_error: float | None
+
+
+def path_panel(curve: PathCurve) -> Panel:
+    """Held-out accuracy and loss with its standard error; the chosen candidate is marked."""
+
+    def draw(left: Axes) -> None:
+        right = left.twinx()
+        left.semilogx(curve.at, curve.accuracy, "o-", color="tab:blue", markersize=4)
+        right.errorbar(
+            curve.at, curve.loss, curve.loss_error, fmt="s--", color="tab:orange", markersize=3
+        )
+        left.axvline(curve.best, color="grey", linewidth=1)
+        if curve.one_error is not None:
+            left.axvline(curve.one_error, color="grey", linewidth=1, linestyle=":")
+        left.set(xlabel=curve.label, title=f"chosen: {curve.best:.3g}")
+        left.set_ylabel("held-out accuracy", color="tab:blue")
+        right.set_ylabel(f"held-out {curve.loss_label}", color="tab:orange")
+
+    return draw
+
+
+def shots_panel(
+    shots: Sequence[int | str],
+    accuracy: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+) -> Panel:
+    """Accuracy by pictures a class, with intervals."""
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(shots))
+        axes.errorbar(places, accuracy, _ends(accuracy, intervals), fmt="o-", capsize=3)
+        axes.set_xticks(places, [str(k) for k in shots])
+        axes.set(xlabel="pictures a class", ylabel="accuracy", title="few shots")
+
+    return draw
+
+
+def layers_panel(
+    cuts: Sequence[str], accuracy: Sequence[float], intervals: Sequence[tuple[float, float]]
+) -> Panel:
+    """Accuracy by cut, with intervals."""
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(cuts))
+        axes.errorbar(places, accuracy, _ends(accuracy, intervals), fmt="o-", capsize=3)
+        axes.set_xticks(places, cuts, rotation=90)
+        axes.set(ylabel="accuracy", title="by cut, the deepest first")
+
+    return draw
+
+
+def _ends(
+    middle: Sequence[float], intervals: Sequence[tuple[float, float]]
+) -> npt.NDArray[np.float64]:
+    """(2, n) distances below and above."""
+    low, high = np.array(intervals, np.float64).reshape(-1, 2).T
+    return np.maximum(0.0, np.stack([np.asarray(middle) - low, high - np.asarray(middle)]))
 
 
 def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:

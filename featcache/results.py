@@ -102,15 +102,23 @@ class ExtractResult(Record, os.PathLike[str]):
 
 @dataclass(frozen=True)
 class PathPoint:
-    """One C of the path: scores on held-out rows of the training part.
+    """One candidate of the path: scores on held-out rows of the training part.
 
-    `log_loss_error` is the standard error of the mean log-loss over the rows.
+    Attributes:
+        C: inverse strength of the penalty; None where neighbours vote.
+        accuracy: share of rows that are right.
+        log_loss: mean, in nats, and log_loss_error its standard error; None for scores that are
+            no probabilities (ridge).
+        neighbours: how many vote, else None.
+        squared_error: mean squared error of ridge's scores, else None.
     """
 
-    C: float
+    C: float | None
     accuracy: float
-    log_loss: float
-    log_loss_error: float
+    log_loss: float | None
+    log_loss_error: float | None
+    neighbours: int | None = None
+    squared_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,8 @@ class Estimate:
             name.
         accuracy: share of right rows; ci95: its 95% interval.
         mean_per_class: recall averaged over classes (several labels: mean average precision).
-        log_loss: mean negative log probability of the given label, in nats.
+        log_loss: mean negative log probability of the given label, in nats; None for scores
+            that are no probabilities (ridge).
         n: rows it was measured on.
     """
 
@@ -130,8 +139,116 @@ class Estimate:
     accuracy: float
     ci95: tuple[float, float]
     mean_per_class: float
-    log_loss: float
+    log_loss: float | None
     n: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one temperature, fitted on other held-out rows, does to the probabilities.
+
+    Attributes:
+        temperature: that divides the logits; above 1 where the probabilities were too sure.
+        ece_before, ece_after: expected calibration error, from 0 to 1.
+        log_loss_before, log_loss_after: nats.
+    """
+
+    temperature: float
+    ece_before: float
+    ece_after: float
+    log_loss_before: float
+    log_loss_after: float
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A picture whose label is likely wrong: what it is given, and what the others suggest."""
+
+    path: str
+    given: str
+    suggested: str
+    probability_given: float
+    probability_suggested: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Pictures with the same bytes in different splits or classes; labels and splits by picture."""
+
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    splits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shots:
+    """What heads of so many pictures a class reach.
+
+    Attributes:
+        shots: pictures a class, or "all".
+        mean: accuracy, averaged over the support sets. std: over them; None of a single one.
+        ci95: 95% interval of the mean, as `method` says.
+        seeds: support sets.
+        mean_per_class: recall averaged over classes, then over support sets.
+        method: how C was chosen, what was measured on, and the interval's name.
+    """
+
+    shots: int | str
+    mean: float
+    std: float | None
+    ci95: tuple[float, float]
+    seeds: int
+    mean_per_class: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """This probe's accuracy minus another's on the pictures that both held out.
+
+    Attributes:
+        difference: -1 to 1. ci95: its 95% interval. p_value: two-sided, of none.
+        method: how both were computed. n: pictures.
+    """
+
+    difference: float
+    ci95: tuple[float, float]
+    p_value: float
+    method: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An earlier result, and the paired difference of this one to it."""
+
+    cache: str
+    result: str
+    head: str
+    accuracy: float
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """The same head on the activations of one cut.
+
+    Attributes:
+        cut: its name; width: numbers a picture.
+        accuracy, ci95, mean_per_class, log_loss, best_C, gap, seconds: as in `ProbeResult`.
+        difference: to the penultimate feature, paired; None for that one.
+    """
+
+    cut: str
+    width: int
+    accuracy: float
+    ci95: tuple[float, float]
+    mean_per_class: float
+    log_loss: float | None
+    best_C: float | None  # noqa: N815 - the field's name
+    gap: float | None
+    seconds: float
+    difference: Difference | None
 
 
 @dataclass(frozen=True)
@@ -139,18 +256,25 @@ class ProbeResult(Record):
     """What `probe` found.
 
     Attributes:
-        head: "softmax" or "logistic".
+        head: "softmax", "logistic", "ridge" or "knn". protocol: whose rules were followed.
         n_train: rows the saved head is fitted on; n_test: rows of the test split, else 0.
         classes: names, in the order of the head's outputs.
         path: scores by C on held-out rows of the training part.
-        best_C: the one with the least held-out log-loss, used for the refit.
+        best_C: the one that was chosen, used for the refit; None of neighbours.
+        best_neighbours: how many of them were chosen, else None.
         one_error_C: the smallest C whose held-out log-loss is within one standard error of it.
         estimate: the honest number. test: the same of the test split, None without one.
-        gap: certified bound on (objective - optimum) / objective of the refit.
+        gap: certified bound on (objective - optimum) / objective of the refit; None of ridge and
+            neighbours, which are solved in closed form.
         converged: whether the refit's gap is within the tolerance.
         confusion: (K, K) counts on the rows of the estimate; rows given, columns predicted.
         seconds: of fitting and scoring.
-        shots, unfreeze, recommended_depth: of few-shot runs and of sweeps over depth.
+        calibration: of the rows of the estimate; None where there are no probabilities.
+        overlaps: pictures with the same bytes in different splits or classes.
+        suspects: labels that are likely wrong, the worst first, as many as were asked for; None
+            where none were.
+        shots: by pictures a class. layers: by cut. against: beside an earlier result.
+        unfreeze, recommended_depth: of sweeps over depth.
         advice: what to do next, in a sentence.
         saved: the classifier's file, if one was asked for.
         result: identity of the findings kept in the cache; None if it could not be written.
@@ -164,17 +288,24 @@ class ProbeResult(Record):
     n_test: int
     classes: tuple[str, ...]
     path: tuple[PathPoint, ...]
-    best_C: float  # noqa: N815 - the field's name
-    one_error_C: float  # noqa: N815 - the field's name
+    best_C: float | None  # noqa: N815 - the field's name
+    one_error_C: float | None  # noqa: N815 - the field's name
     estimate: Estimate
     test: Estimate | None
-    gap: float
+    gap: float | None
     converged: bool
     confusion: tuple[tuple[int, ...], ...]
     seconds: float
     cache: str
     cut: str
-    shots: tuple[dict[str, Any], ...] = ()
+    protocol: str = "default"
+    best_neighbours: int | None = None
+    calibration: Calibration | None = None
+    overlaps: tuple[Overlap, ...] = ()
+    suspects: tuple[Suspect, ...] | None = None
+    shots: tuple[Shots, ...] = ()
+    layers: tuple[LayerScore, ...] = ()
+    against: Comparison | None = None
     unfreeze: tuple[dict[str, Any], ...] = ()
     recommended_depth: int | None = None
     advice: str = ""
@@ -184,13 +315,36 @@ class ProbeResult(Record):
     warnings: tuple[str, ...] = ()
 
     def plot(self) -> Figure:
-        """Held-out accuracy and log-loss over C (needs the extra `plots`)."""
-        return plots.regularisation_path(
-            [p.C for p in self.path],
-            [p.accuracy for p in self.path],
-            [p.log_loss for p in self.path],
-            self.best_C,
+        """The path over C, and where they were asked for, shots and layers (extra `plots`)."""
+        panels = [plots.path_panel(self._path_curve())]
+        if self.shots:
+            panels.append(plots.shots_panel([s.shots for s in self.shots], *_bars(self.shots)))
+        if self.layers:
+            accuracy = [layer.accuracy for layer in self.layers]
+            names = [layer.cut for layer in self.layers]
+            panels.append(plots.layers_panel(names, accuracy, [s.ci95 for s in self.layers]))
+        return plots.figure(panels)
+
+    def _path_curve(self) -> plots.PathCurve:
+        votes = self.best_C is None
+        return plots.PathCurve(
+            label="k, neighbours" if votes else "C (larger: less regularisation)",
+            at=[float((p.neighbours if votes else p.C) or 0) for p in self.path],
+            accuracy=[p.accuracy for p in self.path],
+            loss_label="squared error" if self.path[0].log_loss is None else "log-loss",
+            loss=[_first(p.log_loss, p.squared_error) for p in self.path],
+            loss_error=[p.log_loss_error or 0.0 for p in self.path],
+            best=float((self.best_neighbours if votes else self.best_C) or 0),
+            one_error=self.one_error_C,
         )
+
+
+def _first(*values: float | None) -> float:
+    return next((value for value in values if value is not None), math.nan)
+
+
+def _bars(shots: tuple[Shots, ...]) -> tuple[list[float], list[tuple[float, float]]]:
+    return [s.mean for s in shots], [s.ci95 for s in shots]
 
 
 @dataclass(frozen=True)

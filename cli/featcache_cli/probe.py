@@ -1,24 +1,31 @@
 """`featcache probe`."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from featcache_cli.rendering import (
-    interval,
-    line,
-    percent,
-    printable,
-    progress,
-    say,
-    show,
-    show_json,
-    suggest,
-    table,
-    warn,
-)
+from featcache_cli.probe_rendering import render
+from featcache_cli.rendering import progress, say, show_json, warn
+
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "": 1}
+
+
+def bytes_of(text: str) -> int:
+    """Bytes of `2GB`, `1.5GiB`, `500MB` or a plain number."""
+    parts = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMG]I?B)?\s*", text.upper())
+    count = int(float(parts[1]) * UNITS[parts[2] or ""]) if parts else 0
+    if not count:
+        raise typer.BadParameter(f"{text!r}: give bytes as 2GB, 1.5GiB or 500MB")
+    return count
+
+
+class ClassWeight(StrEnum):
+    """How much classes weigh."""
+
+    balanced = "balanced"
 
 
 class HeadName(StrEnum):
@@ -26,6 +33,16 @@ class HeadName(StrEnum):
 
     softmax = "softmax"
     logistic = "logistic"
+    ridge = "ridge"
+    knn = "knn"
+
+
+def shots_of(text: str) -> tuple[int | None, ...]:
+    """`1,2,4,all` as numbers, all as None."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part == "all" or (part.isdecimal() and int(part) > 0) for part in parts):
+        raise typer.BadParameter(f"{text!r}: give numbers of pictures a class, as 1,2,4,8,all")
+    return tuple(None if part == "all" else int(part) for part in parts)
 
 
 def probe(
@@ -35,9 +52,39 @@ def probe(
     head: Annotated[
         HeadName,
         typer.Option(
-            help="softmax (one label a picture), or logistic (one-vs-rest; several labels)."
+            help="softmax (one label a picture); logistic (one-vs-rest; several labels); ridge "
+            "and knn, which are quick, for screening, and cannot be saved."
         ),
     ] = HeadName.softmax,
+    cut: Annotated[
+        str,
+        typer.Option(
+            help="The activations to probe: a cut that `extract --cut` cached, or 'all' for a "
+            "table of them."
+        ),
+    ] = "penultimate",
+    shots: Annotated[
+        Any,
+        typer.Option(
+            parser=shots_of,
+            metavar="N,N,...",
+            help="Also heads of so few pictures a class: numbers and 'all', as 1,2,4,8,all.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Support sets drawn for each number of shots.")
+    ] = 10,
+    suspects: Annotated[
+        int, typer.Option(min=0, help="List so many pictures whose label is likely wrong.")
+    ] = 0,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CACHE[:RESULT]",
+            help="Compare with an earlier probe of the same pictures (a cache's last, unless "
+            "named), paired.",
+        ),
+    ] = None,
     cv: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
     standardize: Annotated[
@@ -50,6 +97,23 @@ def probe(
         float,
         typer.Option(help="Certified relative gap to the optimum that every fit is to reach."),
     ] = 1e-3,
+    class_weight: Annotated[
+        ClassWeight | None,
+        typer.Option(help="balanced: every class weighs the same, however many pictures it has."),
+    ] = None,
+    label_smoothing: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=0.99, help="Share of every target that is given to all classes alike."
+        ),
+    ] = 0.0,
+    memory: Annotated[
+        Any,
+        typer.Option(
+            parser=bytes_of, metavar="BYTES", help="For the solver to stay within, about."
+        ),
+    ] = "2GiB",
+    device: Annotated[str, typer.Option(help="Of the solver's products: cpu or cuda.")] = "cpu",
     save: Annotated[
         Path | None,
         typer.Option(help="Save the classifier, checked from pixels first, as FILE.fc."),
@@ -66,6 +130,9 @@ def probe(
     trust: Annotated[
         bool, typer.Option("--trust", help="Do not hash the cached features before reading them.")
     ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the path (and shots, cuts) into this PNG, PDF or SVG.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fit classifiers on cached features, and say honestly how good they are.
@@ -79,6 +146,8 @@ def probe(
     $ featcache probe cache/pets-efficientnet_lite0
 
     $ featcache probe cache/pets-resnet50 --save pets.fc
+
+    $ featcache probe cache/pets-resnet50 --shots 1,2,4,8,all --suspects 20 --plot pets.png
     """
     from featcache import api
 
@@ -86,10 +155,19 @@ def probe(
         result = api.probe(
             cache,
             head=head.value,
+            cut=cut,
+            shots=shots or (),
+            seeds=seeds,
+            suspects=suspects,
+            against=against,
             folds=cv,
             seed=seed,
             standardize=standardize,
             tolerance=tol,
+            class_weight=class_weight.value if class_weight else None,
+            label_smoothing=label_smoothing,
+            memory=memory,
+            device=device,
             save=save,
             embed_backbone=embed_backbone,
             backbone=backbone,
@@ -97,35 +175,18 @@ def probe(
             progress=report,
         )
     warn(result.warnings)
+    if plot is not None:
+        _draw(result, plot)
     if as_json:
         show_json(result.to_json())
         return
     render(result)
 
 
-def render(result: Any) -> None:
-    """A probe: the path, then the number."""
-    path = table(">C", ">accuracy", ">log-loss", "", title="on held-out pictures, by C")
-    for point in result.path:
-        chosen = "chosen" if result.best_C == point.C else ""
-        path.add_row(f"{point.C:.3g}", percent(point.accuracy), f"{point.log_loss:.4f}", chosen)
-    show(path)
-    estimate = result.estimate
-    line(f"[bold]accuracy {percent(estimate.accuracy)}[/bold]  ({interval(*estimate.ci95)})")
-    by_class = "mean average precision" if result.multi_label else "mean per class"
-    line(
-        f"{by_class} {percent(estimate.mean_per_class)}, log-loss {estimate.log_loss:.4f}, "
-        f"on {estimate.n} pictures that were held out"
-    )
-    line(f"how: {printable(estimate.method)}")
-    line(
-        f"{result.head} on {result.n_train} pictures, {len(result.classes)} classes; "
-        f"certified within {100 * result.gap:.1g}% of the optimum; {result.seconds:.1f} s"
-    )
-    if not result.converged:
-        say("the final fit did not reach its tolerance: its gap is above --tol", style="yellow")
-    if result.saved:
-        line(f"saved, and checked from pixels: {printable(result.saved)}")
-        suggest("use it", "featcache", "predict", result.saved, "PICTURE")
-    else:
-        suggest("keep it", "featcache", "probe", result.cache, "--save", "my.fc")
+def _draw(result: Any, path: Path) -> None:
+    """Write the plot; a missing library or an unknown ending is wrong usage, the result is kept."""
+    try:
+        result.plot().savefig(path, dpi=150)
+    except (ImportError, OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path}: not drawn ({error})", param_hint="--plot") from error
+    say(f"drawn: {path}")

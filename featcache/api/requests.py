@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from featcache.errors import ClassifierError, EngineError, StoreError
-from featcache.recipe import Preprocessing, StoredDtype
+from featcache.errors import ClassifierError, EngineError, ProbeError, StoreError
+from featcache.recipe import PENULTIMATE, Preprocessing, StoredDtype
+
+Head = Literal["softmax", "logistic", "ridge", "knn"]
 
 PathLike = str | os.PathLike[str]
 
@@ -72,7 +74,15 @@ class ProbeRequest:
 
     Attributes:
         cache: folder of a cache, or what `extract` returned.
-        head: "softmax", or "logistic" (one-vs-rest; several labels a picture).
+        head: "softmax"; "logistic" (one-vs-rest; several labels a picture); "ridge" and "knn",
+            which are quick and not saved.
+        protocol: whose rules to follow; see docs/protocols.md.
+        cut: the activations to probe; "all" adds a table of every cached cut with vectors.
+        shots: pictures a class of few-shot heads; None stands for all of them.
+        seeds: support sets for each number of shots.
+        suspects: how many likely label errors to list.
+        against: a cache (its last result), or `CACHE:RESULT`, to be compared with on the pictures
+            that both held out.
         folds: outer folds where there is no test split.
         seed: of the folds.
         standardize: scale columns to unit variance, by training rows only.
@@ -85,10 +95,19 @@ class ProbeRequest:
         embed_backbone: put the backbone's weights into that file too.
         backbone: `package.module:factory`, to vouch for the code of a network of one's own.
         trust: do not hash the shards before reading them.
+
+    Raises:
+        ProbeError: a value that cannot be asked for.
     """
 
     cache: PathLike
-    head: Literal["softmax", "logistic"] = "softmax"
+    head: Head = "softmax"
+    protocol: str = "default"
+    cut: str = PENULTIMATE
+    shots: tuple[int | None, ...] = ()
+    seeds: int = 10
+    suspects: int = 0
+    against: PathLike | None = None
     folds: int = 5
     seed: int = 0
     standardize: bool = False
@@ -101,6 +120,17 @@ class ProbeRequest:
     embed_backbone: bool = False
     backbone: str | None = None
     trust: bool = False
+
+    def __post_init__(self) -> None:
+        if self.head not in get_args(Head):
+            known = ", ".join(get_args(Head))
+            raise ProbeError(f"head {self.head!r}: unknown; give one of {known}")
+        if any(k is not None and k < 1 for k in self.shots):
+            raise ProbeError(f"shots {self.shots}: give numbers from 1, or None for all")
+        if self.seeds < 1 or self.suspects < 0:
+            raise ProbeError(
+                f"seeds {self.seeds}, suspects {self.suspects}: give at least 1 and at least 0"
+            )
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ class Scores:
     Attributes:
         accuracy: share of rows that are right.
         mean_per_class: mean over classes, or over labels.
-        log_loss: nats.
+        log_loss: nats; None where what was scored are no probabilities.
         n: rows scored.
     """
 
     accuracy: float
     mean_per_class: float
-    log_loss: float
+    log_loss: float | None
     n: int
 
 

@@ -3,7 +3,11 @@
     rows      what of a cache can be probed
     roles     which rows train, which choose C, which are measured on
     spec      what a probe is asked, and what it gives
+    judging   what held-out rows say
+    solving   folds, grids and fits of one probe
     fitting   the probe
+    screening ridge and neighbours, in closed form
+    few_shots heads of k pictures a class
 
 What is held out depends on the data; rows that are in neither val nor test train:
 
@@ -20,8 +24,20 @@ sees a row it is measured on, the place of the grid of C included. The head that
 test or val is the head that is returned.
 """
 
+from featcache.probing.few_shots import FewShots, few_shots
 from featcache.probing.fitting import fit_probe
 from featcache.probing.rows import LabelledRows, labelled_rows
-from featcache.probing.spec import Probed, ProbeSpec
+from featcache.probing.screening import fit_screen
+from featcache.probing.spec import Probed, ProbeSpec, ShotScore
 
-__all__ = ["LabelledRows", "ProbeSpec", "Probed", "fit_probe", "labelled_rows"]
+__all__ = [
+    "FewShots",
+    "LabelledRows",
+    "ProbeSpec",
+    "Probed",
+    "ShotScore",
+    "few_shots",
+    "fit_probe",
+    "fit_screen",
+    "labelled_rows",
+]

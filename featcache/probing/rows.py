@@ -30,6 +30,7 @@ class LabelledRows:
         splits: (n,) int8, position in the index's `SPLITS` or -1.
         groups: (n,) int64, one id for rows that belong together.
         rows: (n,) their rows in the index.
+        hashes: (n, 32) uint8, of the pictures' bytes.
     """
 
     features: Floats
@@ -38,6 +39,7 @@ class LabelledRows:
     splits: npt.NDArray[np.int8]
     groups: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
+    hashes: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.features)
@@ -74,6 +76,7 @@ def labelled_rows(cache: Cache, cut: str = PENULTIMATE) -> LabelledRows:
         splits=index.splits[rows],
         groups=join_groups(groups, index.hashes[rows]),
         rows=rows,
+        hashes=index.hashes[rows],
     )
 
 

@@ -68,12 +68,40 @@ class ProbeSpec:
 
 @dataclass(frozen=True)
 class PathScore:
-    """One C: accuracy and mean log-loss on held-out rows, and the mean's standard error."""
+    """One candidate on held-out rows; a C, or where neighbours vote, a number of them.
 
-    C: float
+    Attributes:
+        C: inverse strength of the penalty; None where neighbours vote.
+        accuracy: share of rows that are right.
+        log_loss: mean, in nats, and log_loss_error its standard error; None for scores that are
+            no probabilities (ridge).
+        neighbours: how many vote, else None.
+        squared_error: mean squared error of ridge's scores, else None.
+    """
+
+    C: float | None
     accuracy: float
-    log_loss: float
-    log_loss_error: float
+    log_loss: float | None = None
+    log_loss_error: float | None = None
+    neighbours: int | None = None
+    squared_error: float | None = None
+
+
+@dataclass(frozen=True)
+class ShotScore:
+    """What heads of so many pictures a class reach, one support set a seed.
+
+    Attributes:
+        shots: pictures of each class, at most; None: all there are.
+        scores: of each seed's head, on rows that neither trained it nor chose its settings.
+        chosen: C of each seed's head.
+        method: how C was chosen, and what was measured on.
+    """
+
+    shots: int | None
+    scores: tuple[Scores, ...]
+    chosen: tuple[float, ...]
+    method: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +109,9 @@ class Probed:
     """A fitted head and what is known of it.
 
     Attributes:
-        fit: the refit.
-        path: scores by C on held-out rows of the training part.
+        fit: the refit; None where what predicts is no linear head with a certificate (ridge, kNN).
+        path: scores by candidate on held-out rows of the training part.
+        best: position of the one that was chosen.
         method: how the estimate came about.
         scores, interval: the estimate, on the judged rows.
         judged, trained: (n,) bool, rows of the estimate and rows of the refit.
@@ -95,8 +124,9 @@ class Probed:
         warnings: what a person should know, by name.
     """
 
-    fit: Fit
+    fit: Fit | None
     path: tuple[PathScore, ...]
+    best: int
     method: str
     scores: Scores
     interval: Interval
@@ -111,18 +141,26 @@ class Probed:
     warnings: tuple[str, ...] = ()
 
     @property
-    def one_error_C(self) -> float:  # noqa: N802 - the field's name
+    def one_error_C(self) -> float | None:  # noqa: N802 - the field's name
         """The smallest C whose log-loss is within one standard error of the least."""
-        least = min(self.path, key=lambda point: point.log_loss)
-        bound = least.log_loss + least.log_loss_error
-        return min(point.C for point in self.path if point.log_loss <= bound)
+        known = [
+            (point.log_loss, point.log_loss_error, point.C)
+            for point in self.path
+            if point.log_loss is not None
+            and point.log_loss_error is not None
+            and point.C is not None
+        ]
+        if not known:
+            return None
+        least, error, _ = min(known)
+        return min(C for loss, _, C in known if loss <= least + error)
 
     @property
-    def head(self) -> LinearHead:
+    def head(self) -> LinearHead | None:
         """The refitted head."""
-        return self.fit.head
+        return self.fit.head if self.fit else None
 
     @property
     def converged(self) -> bool:
-        """Whether the refit is certified to the tolerance."""
-        return self.fit.status is FitStatus.CONVERGED
+        """Whether the refit is certified to the tolerance, or in closed form."""
+        return self.fit is None or self.fit.status is FitStatus.CONVERGED

@@ -221,6 +221,16 @@ class Cache:
             else readers[0]
         )
 
+    def vector_cuts(self) -> list[str]:
+        """Cuts whose plain activations are one vector a picture, in the order they were added."""
+        return list(
+            dict.fromkeys(
+                entry.stream.cut
+                for entry in self.manifest.streams.values()
+                if len(entry.shape) == 1 and entry.stream.view == View()
+            )
+        )
+
     def _missing(self, reader: StreamReader) -> int:
         """How many samples have neither a row nor a remembered skip."""
         hashes = self.index.hashes

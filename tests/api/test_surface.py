@@ -119,4 +119,4 @@ def test_plots_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'featcache\[plots\]'"):
-        plots.regularisation_path([1], [1], [1], 1.0)
+        plots.figure([])

@@ -17,6 +17,7 @@ from PIL import Image
 
 from featcache import api
 from featcache.results import ChangeCounts, InfoResult, Staleness
+from featcache_cli.probe import bytes_of
 from featcache_cli.rendering import printable
 
 LIGHT = ("--backbone", "timm/test_resnet", "--weights", "random", "--image-size", "32")
@@ -48,6 +49,32 @@ def test_probe(invoke: Any, cache: Path, tmp_path: Path) -> None:
     )
     assert f"saved, and checked from pixels: {tmp_path / 'd.fc'}" in result.stdout
     assert f"use it: featcache predict {tmp_path / 'd.fc'} PICTURE" in result.stderr
+
+
+def test_probe_weighs_and_smooths(invoke: Any, cache: Path) -> None:
+    """The options reach the solver: other heads, of the same pictures."""
+    command = ("probe", cache, "--cv", "2", "--tol", "0.1", "--json")
+    plain = json.loads(invoke(*command).stdout)
+    for option in (("--class-weight", "balanced"), ("--label-smoothing", "0.2")):
+        other = json.loads(invoke(*command, *option, "--memory", "1.5GiB").stdout)
+        assert other["n_train"] == plain["n_train"]
+        assert other["path"] != plain["path"]
+        assert other["result"] != plain["result"]
+
+
+def test_a_device_that_is_not_there(invoke: Any, cache: Path) -> None:
+    result = invoke("probe", cache, "--device", "no-such")
+    assert result.exit_code == 1
+    assert "device 'no-such': not on this machine; use 'cpu'" in result.stderr
+
+
+def test_sizes_are_read_as_people_write_them() -> None:
+    assert [bytes_of(text) for text in ("2GB", "1.5gib", "500 MB", "4096")] == [
+        2 * 10**9,
+        3 * 2**29,
+        5 * 10**8,
+        4096,
+    ]
 
 
 def test_predict(invoke: Any, classifier: Path, pictures: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,9 @@ def make_rows(
         splits=np.array(codes, np.int8),
         groups=np.arange(n) if groups is None else groups.astype(np.int64),
         rows=np.arange(n),
+        hashes=np.stack(
+            [np.frombuffer(sha256(row.tobytes()).digest(), np.uint8) for row in features]
+        ),
     )
 
 

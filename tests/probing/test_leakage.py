@@ -73,7 +73,7 @@ def test_groups_and_equal_contents_share_a_side(rows_of: Any) -> None:
     assert mixed.scores.accuracy > 0.95  # what leaks without groups
     assert apart.scores.accuracy < 0.8
     assert apart.interval.hi - apart.interval.lo > mixed.interval.hi - mixed.interval.lo
-    assert "effective number of rows" in apart.method
+    assert "effective number of rows" in apart.interval.method
 
 
 def test_the_same_bytes_under_two_labels_are_held_out_together(rows_of: Any, few: Any) -> None:

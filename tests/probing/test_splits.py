@@ -25,9 +25,7 @@ def permuted(data: Any, split: int, seed: int = 1) -> Any:
 def test_train_and_test(rows_of: Any, few: Any, splits_of: Any) -> None:
     data = rows_of(*few, splits_of(90, train=2, test=1))
     probed = fit_probe(data, SPEC)
-    assert probed.method == (
-        "test split; C by 4-fold cross-validation within train; interval: Wilson score"
-    )
+    assert probed.method == "test split; C by 4-fold cross-validation within train"
     np.testing.assert_array_equal(probed.judged, data.splits == 2)
     np.testing.assert_array_equal(probed.trained, data.splits == 0)
     other = fit_probe(permuted(data, 2), SPEC)
@@ -40,9 +38,7 @@ def test_train_and_test(rows_of: Any, few: Any, splits_of: Any) -> None:
 def test_train_val_and_test(rows_of: Any, few: Any, splits_of: Any) -> None:
     data = rows_of(*few, splits_of(90, train=3, val=2, test=1))
     probed = fit_probe(data, SPEC)
-    assert probed.method == (
-        "test split; C on the val split, refit on train and val; interval: Wilson score"
-    )
+    assert probed.method == "test split; C on the val split, refit on train and val"
     np.testing.assert_array_equal(probed.judged, data.splits == 2)
     np.testing.assert_array_equal(probed.trained, data.splits != 2)
     np.testing.assert_array_equal(np.isnan(probed.probabilities[:, 0]), data.splits == 0)
@@ -55,9 +51,7 @@ def test_train_val_and_test(rows_of: Any, few: Any, splits_of: Any) -> None:
 def test_train_and_val(rows_of: Any, few: Any, splits_of: Any) -> None:
     data = rows_of(*few, splits_of(90, train=2, val=1))
     probed = fit_probe(data, SPEC)
-    assert probed.method == (
-        "val split; C by 4-fold cross-validation within train; interval: Wilson score"
-    )
+    assert probed.method == "val split; C by 4-fold cross-validation within train"
     np.testing.assert_array_equal(probed.judged, data.splits == 1)
     np.testing.assert_array_equal(probed.trained, data.splits == 0)
     other = fit_probe(permuted(data, 1), SPEC)
@@ -67,9 +61,7 @@ def test_train_and_val(rows_of: Any, few: Any, splits_of: Any) -> None:
 
 def test_no_split(rows_of: Any, few: Any) -> None:
     probed = fit_probe(rows_of(*few), SPEC)
-    assert probed.method == (
-        "nested cross-validation (4 outer, 2 inner folds); interval: Wilson score"
-    )
+    assert probed.method == "nested cross-validation (4 outer, 2 inner folds)"
     assert probed.judged.all()
     assert probed.trained.all()
 

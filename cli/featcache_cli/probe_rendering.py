@@ -1,0 +1,180 @@
+"""How a probe looks in a terminal: the path, the number, and what else was asked for."""
+
+from typing import Any
+
+from featcache_cli.rendering import (
+    interval,
+    line,
+    percent,
+    printable,
+    say,
+    show,
+    suggest,
+    table,
+)
+
+_MANY = 10
+_BAR = 24
+"""Width of the bars that draw the path."""
+
+
+def render(result: Any) -> None:
+    """A probe: the path, then the number, then what else was asked for."""
+    _render_path(result)
+    _render_estimate(result)
+    _render_shots(result)
+    _render_layers(result)
+    _render_against(result)
+    _render_suspects(result)
+    _render_overlaps(result)
+    if result.saved:
+        line(f"saved, and checked from pixels: {printable(result.saved)}")
+        suggest("use it", "featcache", "predict", result.saved, "PICTURE")
+    elif result.best_C is not None and result.gap is not None:
+        suggest("keep it", "featcache", "probe", result.cache, "--save", "my.fc")
+
+
+def _render_path(result: Any) -> None:
+    votes = result.best_neighbours is not None
+    loss = "squared error" if result.path[0].log_loss is None else "log-loss"
+    path = table(
+        ">k" if votes else ">C",
+        ">accuracy",
+        f">{loss}",
+        "",
+        "",
+        title=f"on held-out pictures, by {'neighbours' if votes else 'C'}",
+    )
+    least = min(point.accuracy for point in result.path)
+    most = max(point.accuracy for point in result.path)
+    for point in result.path:
+        chosen = (point.C, point.neighbours) == (result.best_C, result.best_neighbours)
+        value = point.squared_error if point.log_loss is None else point.log_loss
+        height = (point.accuracy - least) / (most - least) if most > least else 1.0
+        path.add_row(
+            str(point.neighbours) if votes else f"{point.C:.3g}",
+            percent(point.accuracy),
+            f"{value:.4f}",
+            "chosen" if chosen else "",
+            "#" * max(1, round(_BAR * height)),
+        )
+    show(path)
+
+
+def _render_estimate(result: Any) -> None:
+    estimate = result.estimate
+    if result.one_error_C is not None:
+        line(
+            f"within one standard error of the least log-loss from C = {result.one_error_C:.3g} on"
+        )
+    line(f"[bold]accuracy {percent(estimate.accuracy)}[/bold]  ({interval(*estimate.ci95)})")
+    by_class = "mean average precision" if result.multi_label else "mean per class"
+    loss = "" if estimate.log_loss is None else f"log-loss {estimate.log_loss:.4f}, "
+    line(
+        f"{by_class} {percent(estimate.mean_per_class)}, {loss}"
+        f"on {estimate.n} pictures that were held out"
+    )
+    line(f"how: {printable(estimate.method)}")
+    if result.calibration is not None:
+        found = result.calibration
+        line(
+            f"calibration error {percent(found.ece_before)}, {percent(found.ece_after)} at the "
+            f"temperature {found.temperature:.2f} (fitted on other held-out pictures)"
+        )
+    if result.gap is None:
+        certified = "in closed form"
+    else:
+        certified = f"certified within {100 * result.gap:.1g}% of the optimum"
+    line(
+        f"{result.head} on {result.n_train} pictures, {len(result.classes)} classes; "
+        f"{certified}; {result.seconds:.1f} s"
+    )
+    if not result.converged:
+        say("the final fit did not reach its tolerance: its gap is above --tol", style="yellow")
+
+
+def _render_shots(result: Any) -> None:
+    if not result.shots:
+        return
+    shots = table(
+        ">shots", ">accuracy", ">std", ">95% interval", ">seeds", title="\nfew pictures a class"
+    )
+    for found in result.shots:
+        shots.add_row(
+            str(found.shots),
+            percent(found.mean),
+            "" if found.std is None else percent(found.std),
+            f"{percent(found.ci95[0])} to {percent(found.ci95[1])}",
+            str(found.seeds),
+        )
+    show(shots)
+    for method in dict.fromkeys(found.method for found in result.shots):
+        numbers = ", ".join(str(found.shots) for found in result.shots if found.method == method)
+        line(f"how, {numbers}: {printable(method)}")
+
+
+def _render_layers(result: Any) -> None:
+    if not result.layers:
+        return
+    layers = table(
+        "cut",
+        ">width",
+        ">accuracy",
+        ">95% interval",
+        ">to penultimate",
+        ">p",
+        title="\nwhere the classes separate",
+    )
+    for layer in result.layers:
+        difference = layer.difference
+        layers.add_row(
+            printable(layer.cut),
+            str(layer.width),
+            percent(layer.accuracy),
+            f"{percent(layer.ci95[0])} to {percent(layer.ci95[1])}",
+            "" if difference is None else f"{100 * difference.difference:+.1f}",
+            "" if difference is None else f"{difference.p_value:.2g}",
+        )
+    show(layers)
+
+
+def _render_against(result: Any) -> None:
+    if result.against is None:
+        return
+    other, found = result.against, result.against.difference
+    line(
+        f"\nagainst {printable(other.cache)} ({other.head}, {percent(other.accuracy)}): "
+        f"[bold]{100 * found.difference:+.1f} points[/bold] (95% interval "
+        f"{100 * found.ci95[0]:+.1f} to {100 * found.ci95[1]:+.1f}, p = {found.p_value:.2g}) on "
+        f"{found.n} pictures that both held out"
+    )
+    line(f"how: {printable(found.method)}")
+
+
+def _render_suspects(result: Any) -> None:
+    if result.suspects is None:
+        return
+    if not result.suspects:
+        line("no label is likely wrong")
+        return
+    suspects = table("picture", "given", ">", "suggested", ">", title="\nlikely label errors")
+    for found in result.suspects:
+        suspects.add_row(
+            printable(found.path),
+            printable(found.given),
+            percent(found.probability_given),
+            printable(found.suggested),
+            percent(found.probability_suggested),
+        )
+    show(suspects)
+
+
+def _render_overlaps(result: Any) -> None:
+    for found in result.overlaps[:_MANY]:
+        named = ", ".join(
+            f"{printable(path)} ({printable(' '.join(part for part in (split, label) if part))})"
+            for path, label, split in zip(found.paths, found.labels, found.splits, strict=True)
+        )
+        line(f"[yellow]same bytes[/yellow]: {named}")
+    if len(result.overlaps) > _MANY:
+        line(f"... and {len(result.overlaps) - _MANY} more with the same bytes, in --json")

@@ -1,0 +1,131 @@
+"""What a probe leaves behind: findings in the cache, and a classifier that was checked."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.api.requests import ProbeRequest
+from featcache.backbones.registry import load_from_locator
+from featcache.classifier.files import ClassifierFile
+from featcache.classifier.joined import join, trusted_name
+from featcache.classifier.parity import CheckedRows, choose_rows, save_checked
+from featcache.errors import ProbeError, SourceMissingError, StoreError
+from featcache.extraction.pipeline import Slot
+from featcache.images.sources import source_from_locator
+from featcache.probing import LabelledRows, Probed, ProbeSpec
+from featcache.recipe import sha256_json
+from featcache.results import ProbeResult
+from featcache.store import journal
+from featcache.store.cache import Cache
+from featcache.store.findings import write_findings
+
+log = logging.getLogger(__name__)
+
+
+def question_of(cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: LabelledRows) -> str:
+    """Names the findings of this question to these pictures; asking again replaces them."""
+    question = {
+        "stream": cache.stream(spec.cut).entry.stream.key,
+        "classes": data.classes,
+        "rows": _rows_sha256(cache, data),
+        "spec": {
+            "head": request.head,
+            "protocol": request.protocol,
+            "shots": request.shots,
+            "seeds": request.seeds if request.shots else None,
+            "cuts": request.cut,
+            "folds": spec.folds,
+            "inner_folds": spec.inner_folds,
+            "seed": spec.seed,
+            "standardize": spec.standardize,
+            "tolerance": spec.tolerance,
+            "balanced": spec.balanced,
+            "smoothing": spec.smoothing,
+            "cut": spec.cut,
+        },
+    }
+    return sha256_json(question)[:12]
+
+
+def _rows_sha256(cache: Cache, data: LabelledRows) -> str:
+    """Hex sha256 of which contents were probed, with which labels, splits and groups."""
+    digest = hashlib.sha256()
+    for values in (cache.index.hashes[data.rows], data.targets, data.splits, data.groups):
+        digest.update(f"{values.dtype.str} {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def keep(cache: Cache, result: ProbeResult, data: LabelledRows, probed: Probed) -> ProbeResult:
+    """Keep the findings in the cache, with held-out probabilities row by row.
+
+    A cache that cannot be written (somebody else's, a read-only disk) can be probed all the same:
+    the result then has no identity, and says so.
+    """
+    rows: dict[str, npt.NDArray[Any]] = {
+        "row": data.rows,
+        "hashes": cache.index.hashes[data.rows],
+        "targets": data.targets.astype(np.uint8 if data.targets.dtype == bool else np.int64),
+        "judged": probed.judged.astype(np.uint8),
+        "trained": probed.trained.astype(np.uint8),
+        "probabilities": probed.probabilities,
+    }
+    if probed.head is not None:
+        rows |= {"coef": probed.head.coef, "bias": probed.head.bias}
+    record = {k: v for k, v in result.to_json().items() if k not in ("seconds", "saved", "cache")}
+    try:
+        write_findings(cache.folder, result.result or "", record, rows)
+    except StoreError as error:
+        log.info("findings not kept: %s", error)
+        unkept = f"the findings are not kept in the cache ({error})"
+        return replace(result, result=None, warnings=(*result.warnings, unkept))
+    journal.note(cache.folder, "probe", result=result.result, seconds=result.seconds)
+    return result
+
+
+def save(
+    cache: Cache,
+    request: ProbeRequest,
+    spec: ProbeSpec,
+    data: LabelledRows,
+    probed: Probed,
+    result: ProbeResult,
+) -> None:
+    """Write the classifier, checked against the cached logits from pixels."""
+    if probed.head is None:
+        raise ProbeError(f"head {request.head!r} cannot be saved; save a softmax or logistic one")
+    manifest, reader = cache.manifest, cache.stream(spec.cut)
+    path = Path(request.save or "")
+    tensors = {}
+    if request.embed_backbone:
+        name = trusted_name(manifest.backbone["name"], request.backbone)
+        locator, preprocessing = manifest.backbone["locator"], manifest.recipe.preprocessing
+        tensors = load_from_locator(name, locator, preprocessing=preprocessing).state()
+    content = ClassifierFile(
+        head=probed.head,
+        classes=data.classes,
+        recipe=manifest.recipe,
+        stream=reader.entry.stream,
+        backbone=manifest.backbone,
+        measured={"estimate": result.to_json()["estimate"], "result": result.result},
+        backbone_tensors=tensors,
+    )
+    chosen = choose_rows(len(data))
+    slots = [
+        Slot(cache.index.hashes[row].tobytes(), cache.index.paths[int(row)])
+        for row in data.rows[chosen]
+    ]
+    try:
+        rows = CheckedRows(source_from_locator(manifest.source), slots, data.features[chosen])
+        save_checked(path, content, lambda read: join(read, backbone=request.backbone), rows)
+    except SourceMissingError as error:
+        raise SourceMissingError(
+            f"{path}: not saved, since it cannot be checked from pixels: {error}"
+        ) from error

@@ -1,0 +1,203 @@
+"""Few shots: what heads of k pictures a class reach, over support sets drawn by seed alone.
+
+    the data has         support sets from  C chosen on                        measured on
+    test, val            train              val, which never trains            test
+    test (or val alone)  train              folds within the support set       test (val)
+    no split             all pictures       folds within the support set       all others
+
+One picture a class leaves nothing to hold out: C is then the middle of the grid, which is placed by
+the support set's own features. "All" is the default estimate where there is no split.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from featcache.errors import ProbeError
+from featcache.evaluation.metrics import Scores, score
+from featcache.evaluation.shots import support_rows
+from featcache.heads.solver import Fit
+from featcache.probing.judging import HeldOut
+from featcache.probing.roles import assign_roles, sharing
+from featcache.probing.rows import Bools, LabelledRows
+from featcache.probing.solving import Progress, Solving
+from featcache.probing.spec import Probed, ProbeSpec, ShotScore
+
+_NAMED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class FewShots:
+    """Scores by shots, in the order asked for.
+
+    Attributes:
+        shots: one a count.
+        fits, missed, worst_gap, seconds: of all heads fitted for them.
+        warnings: what a person should know, by name.
+    """
+
+    shots: tuple[ShotScore, ...]
+    fits: int
+    missed: int
+    worst_gap: float
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+def few_shots(
+    data: LabelledRows,
+    spec: ProbeSpec,
+    counts: tuple[int | None, ...],
+    seeds: int,
+    whole: Probed,
+    progress: Progress | None = None,
+) -> FewShots:
+    """Fit heads on support sets and score them on rows that are in none of their roles.
+
+    Args:
+        data: see `labelled_rows`.
+        spec: see `ProbeSpec`; its seed does not matter here.
+        counts: pictures a class; None: all.
+        seeds: how many support sets a count, drawn by the seeds 0, 1, ...
+        whole: the default estimate of the same data and spec.
+        progress: called with ("fit", done, total).
+
+    Raises:
+        ProbeError: several labels a row, or nothing is left to measure on.
+    """
+    if data.targets.ndim == 2:
+        raise ProbeError("shots are counted of one label a picture, these have several")
+    return _FewShots(data, spec, seeds, whole, progress).run(counts)
+
+
+class _FewShots:
+    def __init__(
+        self,
+        data: LabelledRows,
+        spec: ProbeSpec,
+        seeds: int,
+        whole: Probed,
+        progress: Progress | None,
+    ) -> None:
+        self._data, self._spec, self._seeds, self._whole = data, spec, seeds, whole
+        self._roles = assign_roles(data)
+        self._solving = Solving(data, spec, progress)
+
+    def run(self, counts: tuple[int | None, ...]) -> FewShots:
+        started = time.perf_counter()
+        drawn = [(k, self._supports(k)) for k in counts]
+        self._solving.expected = sum(self._fits(k, s) for k, supports in drawn for s in supports)
+        shots = tuple(self._scored(k, supports) for k, supports in drawn)
+        solving = self._solving
+        return FewShots(
+            shots,
+            solving.done,
+            solving.missed,
+            solving.worst,
+            time.perf_counter() - started,
+            (*self._warnings(counts), *solving.warnings()),
+        )
+
+    def _supports(self, shots: int | None) -> list[Bools]:
+        """(n,) bool for each seed; of "all" one, or none where nothing is split."""
+        data, pool = self._data, self._roles.train
+        if shots is None:
+            return [pool] if self._roles.judged.any() else []
+        return [
+            support_rows(data.targets, data.groups, data.hashes, pool, shots, seed)
+            for seed in range(self._seeds)
+        ]
+
+    def _fits(self, shots: int | None, support: Bools) -> int:
+        """How many fits a support set takes."""
+        values = len(self._solving.grid(support))
+        if self._roles.tuning.any():
+            return values
+        return 1 if shots == 1 else values * (self._solving_folds(support) + 1)
+
+    def _solving_folds(self, support: Bools) -> int:
+        return self._solving.folds(support, self._spec.inner_folds).count
+
+    def _scored(self, shots: int | None, supports: list[Bools]) -> ShotScore:
+        if not supports:
+            chosen = self._whole.path[self._whole.best].C
+            return ShotScore(
+                None, (self._whole.scores,), () if chosen is None else (chosen,), self._whole.method
+            )
+        found = [self._score(shots, support) for support in supports]
+        return ShotScore(
+            shots,
+            tuple(scores for scores, _ in found),
+            tuple(chosen for _, chosen in found),
+            f"{self._chosen_by(shots)}; measured on {self._measured_on}",
+        )
+
+    def _score(self, shots: int | None, support: Bools) -> tuple[Scores, float]:
+        """Scores of the support set's head, and its C."""
+        judged = self._judged(support)
+        fit = self._head(shots, support, judged)
+        rows = np.flatnonzero(judged | self._roles.tuning)  # those that the fit scored
+        given = fit.probabilities[judged[rows]] if self._roles.tuning.any() else fit.probabilities
+        return score(given, self._data.targets[judged]), fit.C
+
+    def _head(self, shots: int | None, support: Bools, judged: Bools) -> Fit:
+        if self._roles.tuning.any():
+            return self._chosen_on_val(support, judged)
+        if shots == 1:
+            grid = self._solving.grid(support)
+            middle = grid[[len(grid) // 2]]
+            (fit,) = self._solving.solve(support[None], judged[None], middle)
+            return fit
+        folds = self._solving.folds(support, self._spec.inner_folds)
+        path = self._solving.cross_validate(support, folds, score=judged)
+        return path.whole[path.held_out.best]
+
+    def _chosen_on_val(self, support: Bools, judged: Bools) -> Fit:
+        grid, tuning = self._solving.grid(support), self._roles.tuning
+        scored = judged | tuning
+        val = tuning[scored]
+        held_out = HeldOut(self._data, len(grid))
+        fits: list[Fit] = []
+        for fit in self._solving.solve(support[None], scored[None], grid):
+            held_out.add(fit.position, np.flatnonzero(tuning), fit.probabilities[val])
+            fits.append(fit)
+        return fits[held_out.best]
+
+    def _judged(self, support: Bools) -> Bools:
+        """The data's own, or all rows that share nothing with the support set."""
+        if self._roles.judged.any():
+            return self._roles.judged
+        others = self._roles.train & ~sharing(self._data.groups, support)
+        if not others.any():
+            raise ProbeError(
+                f"a support set of {int(support.sum())} pictures leaves none to measure on; ask "
+                "for fewer shots, or give the data a test split"
+            )
+        return others
+
+    def _chosen_by(self, shots: int | None) -> str:
+        if self._roles.tuning.any():
+            return "C by log-loss on the val split, which does not train"
+        if shots == 1:
+            return "C in the middle of the grid"
+        return "C by cross-validation within the support set"
+
+    @property
+    def _measured_on(self) -> str:
+        measured = self._roles.measured
+        return f"the {measured} split" if measured else "all other pictures"
+
+    def _warnings(self, counts: tuple[int | None, ...]) -> Iterator[str]:
+        """Classes that have fewer pictures than were asked for."""
+        data = self._data
+        most = max((k for k in counts if k is not None), default=0)
+        rows = np.bincount(data.targets[self._roles.train], minlength=len(data.classes))
+        short = np.flatnonzero(rows < most).tolist()
+        if short:
+            named = ", ".join(f"{data.classes[k]!r} ({rows[k]})" for k in short[:_NAMED])
+            more = f" and {len(short) - _NAMED} more" if len(short) > _NAMED else ""
+            yield f"fewer than {most} pictures to draw from: {named}{more}; they give all they have"
