@@ -51,7 +51,7 @@ def probe(
     opened = Cache(Path(request.cache), trust=request.trust)
     _refuse_early(opened, request)
     spec = _spec(request)
-    data = labelled_rows(opened, spec.cut)
+    data = labelled_rows(opened, spec.cut, spec.memory)
     probed = _fit(request, data, spec, progress)
     result = record_of(opened, request, spec, data, probed)
     result = _with_more(result, opened, request, spec, data, probed, progress)
@@ -124,7 +124,7 @@ def _layers(
         if cut == spec.cut:
             found.append(layer_of(cut, data, probed, data, probed))
             continue
-        rows = labelled_rows(cache, cut)
+        rows = labelled_rows(cache, cut, spec.memory)
         other = _fit(request, rows, replace(spec, cut=cut), progress)
         found.append(layer_of(cut, rows, other, data, probed))
     return tuple(found)

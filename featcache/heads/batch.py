@@ -68,8 +68,8 @@ class Batch:
         exact = rows.exactly()
         problems = len(weights)
         classes = columns // problems
-        totals = weights.new_zeros((problems, classes, rows.width))
-        sums = weights.new_zeros((problems, 1, rows.width))
+        totals = weights.new_zeros((problems, classes, rows.sum_width))
+        sums = weights.new_zeros((problems, 1, rows.sum_width))
         for block in blocks(len(rows), columns):
             a = weights[:, None, block]
             totals += exact.backward(a * targets.at(block).one_hot(classes, problems), block)
@@ -111,7 +111,7 @@ class Batch:
         B, K = Z.shape[:2]
         loss, residuals, long_residuals = self.weights.new_zeros(3, B)
         spread, columns = self.weights.new_zeros(2, B, K)
-        gradient = self.weights.new_zeros(B, K, self.rows.width)
+        gradient = self.weights.new_zeros(B, K, self.rows.sum_width)
         for rows in self.blocks():
             a = self.weights[:, rows]
             at = self.kernel.residuals(Z[..., rows].double(), self.targets.at(rows))

@@ -55,6 +55,11 @@ class Rows(Protocol):
         """R + 1."""
         ...
 
+    @property
+    def sum_width(self) -> int:
+        """Of sums that are not settled yet."""
+        ...
+
     def of_problems(self, problems: Tensor) -> Rows:
         """Those of some problems (indices)."""
         ...
@@ -117,6 +122,11 @@ class DenseRows:
         """R + 1."""
         return self.X.shape[2]
 
+    @property
+    def sum_width(self) -> int:
+        """R + 1."""
+        return self.width
+
     def of_problems(self, problems: Tensor) -> DenseRows:
         """Those of some problems (indices)."""
         if len(self.X) == 1:
@@ -157,7 +167,7 @@ class StreamedRows:
     Attributes:
         features: (N, D), anything that is indexed like an array.
         kept: (n,) which of them.
-        design: their coordinates; the basis is square.
+        design: their coordinates.
         norms, scale: see `Rows`.
         exact: float64 products instead of float32 ones.
     """
@@ -174,7 +184,7 @@ class StreamedRows:
     def of(cls, features: np.ndarray, kept: np.ndarray, design: Design) -> StreamedRows:
         """Read the rows once, for their lengths and scale."""
         norms = design.mean.new_empty(len(kept))
-        squares = torch.zeros_like(design.mean)
+        squares = design.mean.new_zeros(design.width)
         for rows in blocks(len(kept), len(design.mean)):
             X = design.turned(features[kept[rows]], torch.float32)
             norms[rows] = torch.linalg.vector_norm(X, dim=1)
@@ -189,6 +199,11 @@ class StreamedRows:
     def width(self) -> int:
         """R + 1."""
         return self.design.width + 1
+
+    @property
+    def sum_width(self) -> int:
+        """D + 1."""
+        return len(self.design.mean) + 1
 
     def of_problems(self, problems: Tensor) -> StreamedRows:
         """Itself: all problems share the rows."""

@@ -21,7 +21,7 @@ from featcache.heads.columns import Columns
 from featcache.heads.design import Design
 from featcache.heads.linear import CERTAIN_LOGIT, LinearHead, Loss
 from featcache.heads.objective import Targets, kernel_of
-from featcache.heads.rows import DenseRows, Rows, StreamedRows
+from featcache.heads.rows import DenseRows, Rows, StreamedRows, blocks
 from featcache.heads.walk import Solved, walk
 
 _SHARED_FROM = 0.5
@@ -200,17 +200,17 @@ class _Group:
         self._design = Design.of(
             problem.features, self._trained, problem.standardize, problem.device
         )
-        self._rows = self._read()
+        self._rows = self._read(self._trained, problem.memory // 2)
         self._others = np.setdiff1d(np.flatnonzero(self._scored(folds)), self._trained)
-        self._more = self._design.turned(problem.features[self._others])
+        self._more = self._read(self._others, problem.memory // 8).exactly()
 
-    def _read(self) -> Rows:
-        """The rows in memory, if they take no more than half of what may be taken."""
-        problem, kept = self._problem, self._trained
-        if 8 * len(kept) * (self._design.width + 1) > problem.memory // 2:
+    def _read(self, kept: np.ndarray, memory: int) -> Rows:
+        """Some rows, in memory if they take no more than may be taken."""
+        problem = self._problem
+        if 8 * len(kept) * (self._design.width + 1) > memory:
             return StreamedRows.of(problem.features, kept, self._design)
         X = self._design.turned(problem.features[kept])
-        return DenseRows.of(X[None], X.new_full((1, len(X)), 1 / len(X)))
+        return DenseRows.of(X[None], X.new_full((1, len(X)), 1 / max(len(X), 1)))
 
     def _scored(self, folds: list[int]) -> np.ndarray:
         score = self._problem.score
@@ -290,9 +290,15 @@ class _Group:
         places = np.searchsorted(self._trained, wanted[known])
         logits[:, _index(known)] = solved.logits[:, _index(places)].double()
         if not known.all():
-            X = self._more[_index(np.searchsorted(self._others, wanted[~known]))]
-            logits[:, _index(~known)] = solved.W[:, :-1] @ X.T + solved.W[:, -1:]
+            places = np.searchsorted(self._others, wanted[~known])
+            logits[:, _index(~known)] = self._others_logits(solved.W)[:, _index(places)]
         return logits
+
+    def _others_logits(self, W: Tensor) -> Tensor:
+        """(K, m) of the rows that no fold of the group trains on."""
+        rows, lifted = self._more, self._more.lift(W[None])
+        parts = [rows.forward(lifted, block)[0] for block in blocks(len(rows), len(W))]
+        return torch.cat(parts, dim=1)
 
     def _fit(self, fold: int, parts: list[_Part]) -> Fit:
         problem, columns = self._problem, self._columns[fold]

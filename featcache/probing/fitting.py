@@ -9,7 +9,7 @@ import numpy as np
 
 from featcache.evaluation.splits import Folds
 from featcache.heads.solver import Fit
-from featcache.probing.judging import HeldOut, judge
+from featcache.probing.judging import HeldOut, judge, predict
 from featcache.probing.roles import assign_roles, class_warnings
 from featcache.probing.rows import Bools, LabelledRows, Probabilities
 from featcache.probing.solving import Progress, Solving
@@ -147,7 +147,7 @@ class _Probing:
         data = self._data
         unseen = judged & ~trained
         if unseen.any():
-            probabilities[unseen] = fit.head.probabilities(data.features[unseen])
+            probabilities[unseen] = predict(fit.head, data, unseen)
         scores, interval, counts = judge(data, judged, probabilities)
         return Probed(
             fit=fit,

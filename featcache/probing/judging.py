@@ -9,8 +9,12 @@ import numpy.typing as npt
 
 from featcache.evaluation.intervals import Interval, accuracy_interval
 from featcache.evaluation.metrics import Scores, confusion, correct, losses, score
+from featcache.heads.linear import LinearHead
 from featcache.probing.rows import Bools, LabelledRows, Probabilities
 from featcache.probing.spec import PathScore
+
+_ROWS = 16384
+"""Predicted at a time."""
 
 
 class HeldOut:
@@ -54,6 +58,13 @@ class HeldOut:
                 *(part.tolist() for part in (grid, right, found.mean(axis=1), errors)), strict=True
             )
         )
+
+
+def predict(head: LinearHead, data: LabelledRows, rows: Bools) -> Probabilities:
+    """(m, K) of some rows (n,) bool, read block by block."""
+    places = np.flatnonzero(rows)
+    blocks = [places[start : start + _ROWS] for start in range(0, len(places), _ROWS)]
+    return np.concatenate([head.probabilities(data.features[block]) for block in blocks])
 
 
 def judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from featcache.errors import ProbeError
 from featcache.evaluation.splits import join_groups
 from featcache.recipe import PENULTIMATE
-from featcache.store.cache import Cache
+from featcache.store.cache import Cache, StreamReader
 from featcache.store.index import Index
+from featcache.store.mapped import MappedRows
 
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float64]
 
 
@@ -24,7 +24,8 @@ class LabelledRows:
     """The rows of a cache that have labels and activations.
 
     Attributes:
-        features: (n, D) float32.
+        features: (n, D) float32; where that is more than half of the memory asked for, rows of the
+            memory map in their stored dtype, read when they are indexed (`MappedRows`).
         targets: (n,) int codes, or (n, K) bool for several labels.
         classes: K names.
         splits: (n,) int8, position in the index's `SPLITS` or -1.
@@ -33,7 +34,7 @@ class LabelledRows:
         hashes: (n, 32) uint8, of the pictures' bytes.
     """
 
-    features: Floats
+    features: npt.NDArray[Any]
     targets: npt.NDArray[Any]
     classes: tuple[str, ...]
     splits: npt.NDArray[np.int8]
@@ -45,8 +46,13 @@ class LabelledRows:
         return len(self.features)
 
 
-def labelled_rows(cache: Cache, cut: str = PENULTIMATE) -> LabelledRows:
+def labelled_rows(cache: Cache, cut: str = PENULTIMATE, memory: int = 2 << 30) -> LabelledRows:
     """Read what a probe needs.
+
+    Args:
+        cache: where the activations are.
+        cut: which of them.
+        memory: bytes to stay within, about.
 
     Raises:
         CacheIncompleteError: rows were never computed (an interrupted extraction).
@@ -67,10 +73,10 @@ def labelled_rows(cache: Cache, cut: str = PENULTIMATE) -> LabelledRows:
             "`featcache info` says why"
         )
     targets, classes = _targets(cache, index, rows)
-    features = reader.read(reader.positions(index.hashes[rows])).astype(np.float32, copy=False)
+    positions = reader.positions(index.hashes[rows])
     groups = index.groups[rows] if (index.groups[rows] >= 0).any() else None
     return LabelledRows(
-        features=features.reshape(len(rows), -1),
+        features=_features(reader, positions, memory),
         targets=targets,
         classes=classes,
         splits=index.splits[rows],
@@ -78,6 +84,16 @@ def labelled_rows(cache: Cache, cut: str = PENULTIMATE) -> LabelledRows:
         rows=rows,
         hashes=index.hashes[rows],
     )
+
+
+def _features(
+    reader: StreamReader, positions: npt.NDArray[np.int64], memory: int
+) -> npt.NDArray[Any]:
+    mapped = MappedRows(reader, positions)
+    if 4 * len(mapped) * mapped.shape[1] > memory // 2:
+        reader.require(positions)
+        return cast("npt.NDArray[Any]", mapped)
+    return mapped[:].astype(np.float32, copy=False)
 
 
 def _targets(

@@ -27,7 +27,7 @@ def grid_of(data: LabelledRows, spec: ProbeSpec, rows: Bools) -> npt.NDArray[np.
     """(G,) values of C, placed by the features of `rows` alone unless they were given."""
     if spec.grid is not None:
         return np.unique(spec.grid)
-    return default_grid(data.features[rows], _VALUES)
+    return default_grid(data.features, _VALUES, rows)
 
 
 def split_folds(data: LabelledRows, rows: Bools, count: int, seed: int) -> Folds:

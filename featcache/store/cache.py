@@ -140,6 +140,18 @@ class StreamReader:
         ]
         return opaque(_concatenate(parts))
 
+    def require(self, positions: npt.NDArray[np.int64]) -> None:
+        """Refuse positions of rows that were never computed.
+
+        Raises:
+            CacheIncompleteError: a position is -1.
+        """
+        if positions.min(initial=0) < 0:
+            raise CacheIncompleteError(
+                f"{self._folder}: {(positions < 0).sum()} of {len(positions)} rows were never "
+                "computed; run `featcache extract` on this cache's data again"
+            )
+
     def read(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """(n, *shape) rows at positions, in the stored dtype.
 
@@ -149,11 +161,7 @@ class StreamReader:
         """
         if positions.max(initial=-1) >= len(self):
             raise IndexError(f"row {positions.max()} of {len(self)} rows in {self._folder}")
-        if positions.min(initial=0) < 0:
-            raise CacheIncompleteError(
-                f"{self._folder}: {(positions < 0).sum()} of {len(positions)} rows were never "
-                "computed; run `featcache extract` on this cache's data again"
-            )
+        self.require(positions)
         rows = np.empty((len(positions), *self.shape), self.entry.stream.dtype)
         bounds = np.cumsum([0, *(s.rows for s in self.entry.shards)])
         order = np.argsort(positions, kind="stable")  # each shard is visited once, front to back

@@ -1,0 +1,44 @@
+"""Rows of a stream that are read when they are indexed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.store.cache import StreamReader
+
+_ROWS = 4096
+"""Read at a time, before columns are chosen."""
+
+
+class MappedRows:
+    """Rows at positions of a stream, each flat; an array to whoever only indexes it by rows.
+
+    Attributes:
+        shape: (n, D). dtype: as stored. ndim: 2.
+    """
+
+    ndim = 2
+
+    def __init__(self, reader: StreamReader, positions: npt.NDArray[np.int64]) -> None:
+        """Take positions, all of which must be there."""
+        self._reader, self._positions = reader, positions
+        self.shape = (len(positions), int(np.prod(reader.shape)))
+        self.dtype = np.dtype(reader.entry.stream.dtype)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(
+        self, key: slice | npt.NDArray[Any] | tuple[slice | npt.NDArray[Any], slice]
+    ) -> npt.NDArray[Any]:
+        """Rows, or some columns of rows."""
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        chosen = self._positions[rows]
+        parts = [
+            self._reader.read(block).reshape(len(block), self.shape[1])[:, columns]
+            for block in np.split(chosen, range(_ROWS, len(chosen), _ROWS))
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,143 @@
+"""What a probe tells besides its estimate, on real pictures."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featcache import api
+from featcache.errors import CacheMissingError, ProbeError
+from featcache.evaluation.paired import compare
+from featcache.store.findings import read_findings
+
+QUICK: dict[str, Any] = {"folds": 3, "tolerance": 0.01}
+
+
+@pytest.fixture(scope="module")
+def plain(extracted: Any) -> Any:
+    return api.probe(extracted, **QUICK)
+
+
+def test_little_memory_changes_nothing_but_rounding(extracted: Any, plain: Any) -> None:
+    """Rows then stay in the memory map, and the solver reads them in blocks."""
+    tight = api.probe(extracted, **QUICK, memory=80_000)
+    assert tight.best_C == pytest.approx(plain.best_C, rel=1e-6)
+    assert tight.estimate.accuracy == pytest.approx(plain.estimate.accuracy, abs=0.01)
+    assert tight.estimate.log_loss == pytest.approx(plain.estimate.log_loss, abs=1e-3)
+    assert tight.converged
+
+
+def test_a_wrong_label_is_suspected(folders: Path, light: Any, tmp_path: Path) -> None:
+    rows = [(str(path), path.parent.name) for path in sorted(folders.glob("*/*.jpg"))]
+    wrong = 40
+    rows[wrong] = (rows[wrong][0], "sky" if rows[wrong][1] != "sky" else "thing")
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *rows])
+    cache = api.extract(tmp_path / "t.csv", out=tmp_path / "c", **light)
+    result = api.probe(cache, **QUICK, suspects=3)
+    first = result.suspects[0]
+    assert Path(first.path).name == Path(rows[wrong][0]).name
+    assert first.given == rows[wrong][1]
+    assert first.suggested == Path(rows[wrong][0]).parent.name
+    assert first.probability_suggested > first.probability_given
+    assert len(result.suspects) <= 3
+    assert api.probe(cache, **QUICK).suspects is None
+
+
+def test_the_same_bytes_in_two_splits_are_reported(
+    folders: Path, light: Any, tmp_path: Path
+) -> None:
+    rows = [
+        (str(path), path.parent.name, "test" if i % 3 == 0 else "train")
+        for i, path in enumerate(sorted(folders.glob("*/*.jpg")))
+    ]
+    copy = tmp_path / "copy.jpg"
+    copy.write_bytes(Path(rows[0][0]).read_bytes())
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        lines = [("path", "label", "split"), *rows, (str(copy), rows[0][1], "train")]
+        csv.writer(file).writerows(lines)
+    cache = api.extract(tmp_path / "t.csv", out=tmp_path / "c", **light)
+    result = api.probe(cache, **QUICK)
+    (overlap,) = result.overlaps
+    assert {Path(path).name for path in overlap.paths} == {Path(rows[0][0]).name, "copy.jpg"}
+    assert sorted(overlap.splits) == ["test", "train"]
+    assert result.n_train == sum(split == "train" for *_, split in rows)
+
+
+def test_against_an_earlier_result(extracted: Any, plain: Any) -> None:
+    knn = api.probe(extracted, **QUICK, head="knn", against=f"{extracted.cache}:{plain.result}")
+    right = [_right(extracted.cache, r.result) for r in (knn, plain)]
+    expected = compare(*right)
+    found = knn.against.difference
+    assert (found.difference, found.ci95, found.p_value) == (
+        expected.difference,
+        expected.ci95,
+        expected.p_value,
+    )
+    assert found.n == 117
+    assert knn.against.accuracy == plain.estimate.accuracy
+    last = api.probe(extracted, **QUICK, against=extracted.cache)
+    assert last.against.result == knn.result
+    with pytest.raises(CacheMissingError, match="no result 'nope'"):
+        api.probe(extracted, **QUICK, against=f"{extracted.cache}:nope")
+    with pytest.raises(ProbeError, match="not ridge"):
+        api.probe(extracted, **QUICK, head="ridge", against=extracted.cache)
+
+
+def _right(cache: str, result: str) -> np.ndarray:
+    _, rows = read_findings(Path(cache), result)
+    order = np.lexsort(rows["hashes"].T)
+    return (rows["probabilities"].argmax(axis=1) == rows["targets"])[order]
+
+
+def test_shots_and_their_interval(extracted: Any) -> None:
+    result = api.probe(extracted, **QUICK, shots=(2, None), seeds=3)
+    two, everything = result.shots
+    assert (two.shots, two.seeds, everything.shots, everything.seeds) == (2, 3, "all", 1)
+    assert everything.mean == pytest.approx(result.estimate.accuracy)
+    assert everything.std is None
+    half = 4.302653 * two.std / np.sqrt(3)  # Student's t, 2 degrees of freedom
+    assert two.ci95[0] == pytest.approx(max(0, two.mean - half), abs=1e-5)
+    assert "Student's t over the seeds" in two.method
+    again = api.probe(extracted, **QUICK, shots=(2, None), seeds=3)
+    assert again.shots == result.shots
+
+
+def test_calibration_is_there_where_there_are_probabilities(extracted: Any, plain: Any) -> None:
+    assert plain.calibration.temperature > 0
+    assert 0 <= plain.calibration.ece_before <= 1
+    assert api.probe(extracted, **QUICK, head="ridge").calibration is None
+
+
+def test_what_cannot_be_saved_is_refused_first(extracted: Any, tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match="'knn' is for screening and cannot be saved"):
+        api.probe(extracted, head="knn", save=tmp_path / "x.fc")
+
+
+def test_every_question_has_an_identity_of_its_own(extracted: Any, plain: Any) -> None:
+    asked: list[dict[str, Any]] = [
+        {},
+        {"head": "knn"},
+        {"shots": (1,)},
+        {"class_weight": "balanced"},
+    ]
+    found = [api.probe(extracted, **QUICK, **question).result for question in asked]
+    assert found[0] == plain.result
+    assert len(set(found)) == len(found)
+
+
+def test_the_plot_has_a_panel_for_each_part(extracted: Any, plain: Any) -> None:
+    result = api.probe(extracted, **QUICK, shots=(1, 2), seeds=2)
+    path, right, shots = result.plot().axes[0], result.plot().axes[1], result.plot().axes[2]
+    assert list(path.lines[0].get_ydata()) == [p.accuracy for p in result.path]
+    assert list(right.lines[0].get_ydata()) == [p.log_loss for p in result.path]
+    assert list(shots.lines[0].get_ydata()) == [s.mean for s in result.shots]
+    votes = replace(
+        plain, best_C=None, best_neighbours=5, path=api.probe(extracted, head="knn").path
+    )
+    assert votes.plot().axes[0].get_xlabel() == "k, neighbours"
