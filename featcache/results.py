@@ -484,3 +484,26 @@ class DemoResult(Record):
     probe: ProbeResult
     predictions: tuple[Prediction, ...]
     seconds: float
+
+
+@dataclass(frozen=True)
+class LayerRow(Record):
+    """A unit of a network, and the activation after it.
+
+    Attributes:
+        depth: 1 for the topmost unit.
+        name: of the module; "layer4.1" is the cut after it.
+        shape: of one picture's activation.
+        bytes: of it in half precision, as `--pool none` stores it.
+        params: of the unit. params_trainable: of it and all above it, without the head.
+        cost_share: of the multiplications of convolutions and linear layers in one forward pass,
+            counted, not timed; attention's own products are left out.
+    """
+
+    depth: int
+    name: str
+    shape: tuple[int, ...]
+    bytes: int
+    params: int
+    params_trainable: int
+    cost_share: float

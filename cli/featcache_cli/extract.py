@@ -18,6 +18,15 @@ class StoreDtype(StrEnum):
     float16 = "float16"
 
 
+class Pooling(StrEnum):
+    """What is kept of an activation."""
+
+    avg = "avg"
+    cls = "cls"
+    flatten = "flatten"
+    none = "none"
+
+
 class EngineName(StrEnum):
     """What runs the network."""
 
@@ -65,9 +74,27 @@ def extract(
             help="The cache's folder. Else <data>-<backbone> in $FEATCACHE_DIR or ./cache."
         ),
     ] = None,
+    cut: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="UNIT",
+            help="Keep the activation after this unit too: see `featcache layers`. Give it as "
+            "often as you like, or 'all'.",
+        ),
+    ] = None,
+    pool: Annotated[
+        Pooling,
+        typer.Option(
+            help="What is kept of it: the mean over positions (without class and register "
+            "tokens), the class token, all as one vector, or all as it is."
+        ),
+    ] = Pooling.avg,
     store_dtype: Annotated[
-        StoreDtype, typer.Option(help="What features are stored as.")
-    ] = StoreDtype.float32,
+        StoreDtype | None,
+        typer.Option(
+            help="What rows are stored as. Else float32; float16 for 'flatten' and 'none'."
+        ),
+    ] = None,
     engine: Annotated[EngineName, typer.Option(help="What runs the network.")] = EngineName.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     batch_size: Annotated[
@@ -104,6 +131,8 @@ def extract(
     $ featcache extract pets.csv --backbone resnet50 --out cache/pets50
 
     $ featcache extract digits --backbone timm/vit_small_patch16_224
+
+    $ featcache extract pets/ --backbone resnet50 --cut layer3.5 --cut layer4.2
     """
     from featcache import api
 
@@ -115,7 +144,9 @@ def extract(
             image_size=image_size,
             preprocessing=preprocessing,
             out=out,
-            store_dtype=store_dtype.value,
+            cuts=tuple(cut or ()),
+            pooling=pool.value,
+            store_dtype=store_dtype.value if store_dtype else None,
             engine=engine.value,
             device=device,
             batch_size=batch_size,
@@ -133,8 +164,6 @@ def extract(
 
 def render(result: Any) -> None:
     """An extraction in a few lines."""
-    (cut, feature), *_ = result.features.items()
-    shape = " x ".join(map(str, feature.shape))
     rate = f", {result.images_per_second:.1f} pictures/s" if result.images_per_second else ""
     line(
         f"[bold]{result.samples}[/bold] pictures in {len(result.classes)} classes: "
@@ -142,7 +171,13 @@ def render(result: Any) -> None:
         f"[bold]{len(result.skipped)}[/bold] skipped  ({result.seconds:.1f} s{rate})"
     )
     engine = result.engine
-    line(f"features: {cut}, {shape} {feature.dtype}, by {engine['name']} on {engine['device']}")
+    (feature, *inner) = (
+        f"{printable(cut)}, {' x '.join(map(str, kept.shape))} {kept.dtype}"
+        for cut, kept in result.features.items()
+    )
+    line(f"features: {feature}, by {engine['name']} on {engine['device']}")
+    for activation in inner:
+        line(f"  after {activation}")
     if result.passed_over:
         passed = ", ".join(f"{count} {reason}" for reason, count in result.passed_over.items())
         line(f"passed over: {printable(passed)}")

@@ -4,6 +4,7 @@
     extracting     extract
     probes         probe
     predicting     predict, list_backbones
+    networks       layers
     caches         info
     upkeep         verify, prune
     demonstration  demo
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from featcache.api.caches import info
     from featcache.api.demonstration import demo
     from featcache.api.extracting import extract
+    from featcache.api.networks import layers
     from featcache.api.predicting import list_backbones, predict
     from featcache.api.probes import probe
     from featcache.api.requests import ExtractRequest, PredictRequest, ProbeRequest, Progress
@@ -34,6 +36,7 @@ __all__ = [
     "demo",
     "extract",
     "info",
+    "layers",
     "list_backbones",
     "predict",
     "probe",
@@ -45,6 +48,7 @@ _HOMES = {
     "caches": ("info",),
     "demonstration": ("demo",),
     "extracting": ("extract",),
+    "networks": ("layers",),
     "predicting": ("list_backbones", "predict"),
     "probes": ("probe",),
     "requests": ("ExtractRequest", "PredictRequest", "ProbeRequest", "Progress"),

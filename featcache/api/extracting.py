@@ -49,6 +49,8 @@ def extract(
         folder=folder,
         source=source,
         backbone=backbone,
+        cuts=request.cuts,
+        pooling=request.pooling,
         dtype=request.store_dtype,
         engine=request.engine,
         device=request.device,
@@ -95,8 +97,7 @@ def _record(folder: Path, done: Extraction) -> ExtractResult:
         classes=tuple(done.index.label_names),
         features={
             entry.stream.cut: FeatureInfo(entry.shape, entry.stream.dtype)
-            for key, entry in manifest.streams.items()
-            if key == done.stream
+            for entry in (manifest.streams[key] for key in done.streams)
         },
         seconds=round(done.seconds, 3),
         images_per_second=round(done.processed / done.compute_seconds, 1)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from featcache.errors import ClassifierError, EngineError, ProbeError, StoreError
-from featcache.recipe import PENULTIMATE, Preprocessing, StoredDtype
+from featcache.errors import BackboneError, ClassifierError, EngineError, ProbeError, StoreError
+from featcache.recipe import PENULTIMATE, Pooling, Preprocessing, StoredDtype
 
 Head = Literal["softmax", "logistic", "ridge", "knn"]
 
@@ -29,7 +29,13 @@ class ExtractRequest:
         image_size: side in pixels instead of the published one.
         preprocessing: instead of the published one; itself, or a JSON file of its fields.
         out: the cache's folder; None puts `<data>-<backbone>` into `$FEATCACHE_DIR`, else `cache`.
-        store_dtype: what features are stored as.
+        cuts: units whose activations are kept beside the penultimate feature, by the names that
+            `layers` lists: "layer4.1" is the activation after it. "all" is every unit that can be
+            pooled so.
+        pooling: of the activations at those cuts: "avg" (mean over positions, without class and
+            register tokens), "cls" (the class token), "flatten", or "none" (as they are).
+        store_dtype: what rows are stored as; None takes float32, and float16 for activations that
+            are not pooled ("flatten", "none").
         engine, device: "auto" or a name.
         batch_size: rows a forward pass; None takes 32, or what an interrupted run began with.
         threads: decoding threads, None for all cores; changes no value.
@@ -39,7 +45,7 @@ class ExtractRequest:
         replace_source: let this data take the place of what the cache was made from.
 
     Raises:
-        EngineError, StoreError: a value that cannot be asked for.
+        BackboneError, EngineError, StoreError: a value that cannot be asked for.
     """
 
     data: PathLike
@@ -48,7 +54,9 @@ class ExtractRequest:
     image_size: int | None = None
     preprocessing: Preprocessing | PathLike | None = None
     out: PathLike | None = None
-    store_dtype: StoredDtype = "float32"
+    cuts: tuple[str, ...] = ()
+    pooling: Pooling = "avg"
+    store_dtype: StoredDtype | None = None
     engine: str = "auto"
     device: str = "auto"
     batch_size: int | None = None
@@ -63,7 +71,13 @@ class ExtractRequest:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EngineError(f"{name} {value}: give at least 1, or leave it out")
-        if self.store_dtype not in get_args(StoredDtype):
+        cuts = (self.cuts,) if isinstance(self.cuts, str) else tuple(self.cuts)
+        object.__setattr__(self, "cuts", cuts)
+        if self.pooling not in get_args(Pooling):
+            raise BackboneError(
+                f"pooling {self.pooling!r}: unknown; give avg, cls, flatten or none"
+            )
+        if self.store_dtype is not None and self.store_dtype not in get_args(StoredDtype):
             known = " or ".join(get_args(StoredDtype))
             raise StoreError(f"store_dtype {self.store_dtype!r}: unknown; give {known}")
 

@@ -35,6 +35,10 @@ class Engine(Protocol):
         """(B, H, W, 3) pixels, resized and cropped, to (B, *shape) activations."""
         ...
 
+    def run_all(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
+        """The same for a stem that gives several activations, in its order; one gives one."""
+        ...
+
 
 def make_engine(
     name: str,

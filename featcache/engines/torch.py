@@ -76,7 +76,12 @@ class TorchEngine:
         self._settings.close()
 
     def run(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(B, H, W, 3) pixels to (B, *shape) float32 activations.
+        """(B, H, W, 3) pixels to (B, *shape) float32 activations; raises as `run_all` does."""
+        (activations,) = self.run_all(pixels)
+        return activations
+
+    def run_all(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
+        """(B, H, W, 3) pixels to (B, *shape) float32 for each activation the stem gives.
 
         (x / 255 - mean) / std in this order is what published transforms compute, bit for bit.
 
@@ -86,7 +91,9 @@ class TorchEngine:
         try:
             batch = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
             batch = batch.float().div_(255).sub_(self._mean).div_(self._std)
-            return self._stem(batch).float().cpu().numpy()
+            given = self._stem(batch)
+            several = given if isinstance(given, tuple) else (given,)
+            return tuple(activation.float().cpu().numpy() for activation in several)
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"{self.device}: a batch of {len(pixels)} pictures does not fit its memory; "

@@ -62,8 +62,7 @@ def refuse_disagreement(
             engine,
             pixels,
             slots,
-            reader.entry.stream,
-            reader.shape,
+            {reader.entry.stream: reader.shape},
             size=preprocessing.size,
             batch_size=batch_size,
         )
@@ -74,7 +73,7 @@ def refuse_disagreement(
                 f"{folder}: {slot.path} has a cached row and gives none now ({why.reason}), since "
                 f"{'; '.join(changed)}; {advice}"
             )
-    worst = _worst_difference(reader, again.shard)
+    worst = _worst_difference(reader, again.shards[0])
     if worst is None or worst > TOLERANCE[reader.entry.stream.dtype]:
         found = (
             "not one of a few cached rows could be computed again to compare them"

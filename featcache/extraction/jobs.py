@@ -8,12 +8,15 @@ from pathlib import Path
 
 from featcache.backbones.registry import Backbone
 from featcache.images.sources import Source
-from featcache.recipe import StoredDtype
+from featcache.recipe import Pooling, StoredDtype
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); stages are "hash" and "extract"."""
 
 DEFAULT_BATCH = 32
+
+ALL = "all"
+"""Stands for every unit of a network."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,10 @@ class Job:
         folder: the cache.
         source: where the samples are.
         backbone: the network; decides the recipe.
-        dtype: stored dtype.
+        cuts: units whose activations are kept beside the penultimate feature; `ALL` names
+            all that can be pooled so.
+        pooling: of the activations at those cuts.
+        dtype: stored dtype; None takes float32 for vectors, float16 for what is not pooled.
         engine, device: "auto" or a name.
         batch_size: rows a forward pass; None takes the open plan's, else `DEFAULT_BATCH`.
         threads: decoding threads; None takes all cores. Never changes a byte.
@@ -37,7 +43,9 @@ class Job:
     folder: Path
     source: Source
     backbone: Backbone
-    dtype: StoredDtype = "float32"
+    cuts: tuple[str, ...] = ()
+    pooling: Pooling = "avg"
+    dtype: StoredDtype | None = None
     engine: str = "auto"
     device: str = "auto"
     batch_size: int | None = None

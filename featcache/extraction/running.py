@@ -10,11 +10,12 @@ import numpy as np
 from featcache.errors import SourceError
 from featcache.extraction.computing import Computing, refuse_skips
 from featcache.extraction.jobs import Job, Progress
+from featcache.extraction.kept import Kept
 from featcache.extraction.scanning import Changes, Scan, compare, scan
-from featcache.recipe import Stream
 from featcache.store import journal
 from featcache.store.cache import StreamReader, check_file
-from featcache.store.index import Index, read_index
+from featcache.store.index import Index, opaque, read_index
+from featcache.store.plan import without
 from featcache.store.writing import Writer, writing
 
 __all__ = ["Extraction", "Job", "Progress", "run"]
@@ -26,11 +27,11 @@ class Extraction:
 
     Attributes:
         index: the index now in force.
-        stream: key of the stream that was extended.
-        shape: of one row.
-        computed: rows computed now. processed: pictures that went through, skips included.
+        streams: keys of the streams that are now complete, the penultimate feature's first.
+        computed: contents of which a row was computed now, in any stream. processed: pictures that
+            went through, skips included; one that goes through two passes counts twice.
         reused: samples served by rows there before.
-        skipped: (path, reason) of samples without a row.
+        skipped: (path, reason) of samples that lack a row in any of the streams.
         changes: against the index before, None at the first extraction.
         passed_over, warnings: from the scan.
         seconds: of the whole, `compute_seconds` of decoding and forward passes.
@@ -38,8 +39,7 @@ class Extraction:
     """
 
     index: Index
-    stream: str
-    shape: tuple[int, ...]
+    streams: tuple[str, ...]
     computed: int
     processed: int
     reused: int
@@ -59,8 +59,7 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         SourceError, StoreError, EngineError, PictureError (strict): each says what to do.
     """
     started = time.perf_counter()
-    recipe = job.backbone.recipe()
-    stream = Stream(recipe.key, dtype=job.dtype)
+    recipe, kept = job.backbone.recipe(), Kept(job)
     backbone = {"name": job.backbone.name, "locator": job.backbone.locator}
     with writing(
         job.folder, recipe, backbone, job.source.locator, replace_source=job.replace_source
@@ -70,11 +69,12 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         refuse_skips(job, zip(found.index.skip_paths, found.index.skip_reasons, strict=True))
         _refuse_nothing(job, found.index)
         manifest = writer.with_index(found.index, job.source.locator, backbone)
-        computing = Computing(job, writer, stream, found, manifest, progress)
+        computing = Computing(job, kept, writer, found, manifest, progress)
         computing.run()
-        seconds = time.perf_counter() - started
-        journal.note(job.folder, "extract", seconds=round(seconds, 3), computed=computing.computed)
-        return _summary(job, writer.reader(stream.key), found, before, computing, started)
+        readers = [writer.reader(stream.key) for stream in kept.shapes]
+        done = _summary(job, readers, found, before, computing, started)
+        journal.note(job.folder, "extract", seconds=round(done.seconds, 3), computed=done.computed)
+        return done
 
 
 def _committed_index(writer: Writer) -> Index | None:
@@ -115,23 +115,28 @@ def _refuse_nothing(job: Job, index: Index) -> None:
 
 def _summary(
     job: Job,
-    reader: StreamReader,
+    readers: list[StreamReader],
     found: Scan,
     before: Index | None,
     computing: Computing,
     started: float,
 ) -> Extraction:
     index = found.index
-    skipped = _skipped(index, reader, computing)
+    lacking = [_lacking(index, reader, computing) for reader in readers]
+    reasons = {row: why for each in reversed(lacking) for row, why in each.items()}
+    skipped = [
+        *zip(index.skip_paths, index.skip_reasons, strict=True),
+        *((index.paths[row], reasons[row]) for row in sorted(reasons)),
+    ]
     refuse_skips(job, skipped)
-    used = computing.plan or reader.entry.plans[-1]
+    computed = len(without(computing.computed, opaque(index.hashes[sorted(reasons)])))
+    used = computing.plan or readers[0].entry.plans[-1]
     return Extraction(
         index=index,
-        stream=reader.entry.stream.key,
-        shape=reader.shape,
-        computed=computing.computed,
+        streams=tuple(reader.entry.stream.key for reader in readers),
+        computed=computed,
         processed=computing.processed,
-        reused=len(index) + len(index.skip_paths) - len(skipped) - computing.computed,
+        reused=len(index) + len(index.skip_paths) - len(skipped) - computed,
         skipped=skipped,
         changes=compare(before, index) if before is not None else None,
         passed_over=found.passed_over,
@@ -147,11 +152,8 @@ def _summary(
     )
 
 
-def _skipped(index: Index, reader: StreamReader, computing: Computing) -> list[tuple[str, str]]:
-    """Samples without a row: unreadable at the scan, remembered in a shard, or unlucky just now."""
+def _lacking(index: Index, reader: StreamReader, computing: Computing) -> dict[int, str]:
+    """Why samples have no row in a stream, by row of the index: remembered, or unlucky just now."""
     reasons = reader.skips | {slot.content: why.reason for slot, why in computing.failed.items()}
     without_row = np.flatnonzero(reader.positions(index.hashes) < 0).tolist()
-    return [
-        *zip(index.skip_paths, index.skip_reasons, strict=True),
-        *((index.paths[row], reasons[index.hashes[row].tobytes()]) for row in without_row),
-    ]
+    return {row: reasons[index.hashes[row].tobytes()] for row in without_row}

@@ -1,8 +1,8 @@
-"""The unit of work: the rows of one shard, computed. Idempotent, and free of where it runs."""
+"""The unit of work: the rows of one shard of each stream of a pass. Idempotent, whoever runs it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,14 +20,14 @@ NOT_FINITE = "the backbone gave NaN or infinite features for it"
 
 @dataclass(frozen=True, eq=False)
 class ExtractedShard:
-    """A shard and what is not in it.
+    """A shard of each stream and what is not in them.
 
     Attributes:
-        shard: rows and remembered skips.
-        unusable: why each empty slot is empty, the ones not remembered included.
+        shards: rows and remembered skips, stream by stream.
+        unusable: why each slot is empty that is so in any stream, the ones not remembered included.
     """
 
-    shard: Shard
+    shards: tuple[Shard, ...]
     unusable: dict[Slot, Unusable]
 
 
@@ -35,29 +35,28 @@ def extract_shard(
     engine: Engine,
     pixels: Iterator[Pixels | Unusable],
     slots: Sequence[Slot],
-    stream: Stream,
-    shape: tuple[int, ...],
+    shapes: Mapping[Stream, tuple[int, ...]],
     *,
     size: tuple[int, int],
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
 ) -> ExtractedShard:
-    """Compute the rows of one shard.
+    """Compute the rows of one shard of each of some streams, in one pass.
 
     Batches never cross shards and are always full: the last one is padded with zeros, and an empty
-    slot is computed as zeros and dropped, so that no row depends on its neighbours' fate.
+    slot is computed as zeros and dropped, so that no row depends on its neighbours' fate. Nor does
+    a row depend on which other streams are computed beside its own.
 
     Args:
-        engine: runs the stem; must be entered.
+        engine: runs the stem that gives these streams, in this order; must be entered.
         pixels: gives the pixels of `slots` next, in order.
-        slots: what the shard is to hold.
-        stream: for the stored dtype.
-        shape: of one row.
+        slots: what the shards are to hold.
+        shapes: of one row, by stream.
         size: (height, width) of the network's input.
         batch_size: rows a forward pass.
         on_batch: called with the number of slots done.
     """
-    features = np.full((len(slots), *shape), np.nan, np.float32)
+    features = [np.full((len(slots), *shape), np.nan, np.float32) for shape in shapes.values()]
     unusable: dict[int, Unusable] = {}
     for start in range(0, len(slots), batch_size):
         batch = np.zeros((batch_size, *size, 3), np.uint8)
@@ -68,16 +67,21 @@ def extract_shard(
                 unusable[i] = outcome
             else:
                 batch[i - start] = outcome
-        features[start:stop] = engine.run(batch)[: stop - start]
+        for kept, rows in zip(features, engine.run_all(batch), strict=True):
+            kept[start:stop] = rows[: stop - start]
         if on_batch:
             on_batch(stop - start)
-    finite = np.isfinite(features).reshape(len(slots), -1).all(axis=1)
-    for i in np.flatnonzero(~finite).tolist():
-        unusable.setdefault(i, Unusable(NOT_FINITE))
+    empty = [_not_finite(rows) | unusable for rows in features]
+    shards = zip(features, empty, shapes, strict=True)
     return ExtractedShard(
-        _assemble(features, slots, unusable, stream),
-        {slots[i]: why for i, why in sorted(unusable.items())},
+        tuple(_assemble(rows, slots, why, stream) for rows, why, stream in shards),
+        {slots[i]: why for each in empty for i, why in sorted(each.items())},
     )
+
+
+def _not_finite(features: npt.NDArray[np.float32]) -> dict[int, Unusable]:
+    finite = np.isfinite(features).reshape(len(features), -1).all(axis=1)
+    return {i: Unusable(NOT_FINITE) for i in np.flatnonzero(~finite).tolist()}
 
 
 def _assemble(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import CacheDamagedError, CacheIncompleteError, CacheMissingError
-from featcache.recipe import PENULTIMATE, Stream, View
+from featcache.recipe import PENULTIMATE, Pooling, Stream, View
 from featcache.store import manifest as manifests
 from featcache.store.files import naming, sha256_file
 from featcache.store.index import Index, opaque, read_index
@@ -20,6 +20,8 @@ from featcache.store.manifest import ShardEntry, StreamEntry
 from featcache.store.shards import Shard, map_shard
 
 SHARDS = "shards"
+
+_PREFERRED: tuple[Pooling, ...] = ("avg", "cls", "flatten", "none")
 
 _checked: set[tuple[str, str, int, int, int]] = set()
 _checked_lock = threading.Lock()
@@ -203,8 +205,16 @@ class Cache:
             check_file(path, entry.sha256)
         return read_index(path)
 
-    def stream(self, cut: str = PENULTIMATE, view: View | None = None) -> StreamReader:
-        """The stream of a cut and view; of several dtypes the most complete, then float32.
+    def stream(
+        self,
+        cut: str = PENULTIMATE,
+        view: View | None = None,
+        pooling: Pooling | None = None,
+    ) -> StreamReader:
+        """The stream of a cut and view, and of a pooling if one is named.
+
+        Of several the most complete is taken, then `avg` before `cls`, `flatten` and `none`, then
+        float32.
 
         Raises:
             CacheMissingError: there is none; names those there are.
@@ -213,21 +223,19 @@ class Cache:
         fitting = [
             e
             for e in self.manifest.streams.values()
-            if e.stream.cut == cut and e.stream.view == view
+            if e.stream.cut == cut and e.stream.view == view and pooling in (None, e.stream.pooling)
         ]
         if not fitting:
-            there = (
-                ", ".join(sorted({e.stream.cut for e in self.manifest.streams.values()})) or "none"
-            )
-            raise CacheMissingError(
-                f"{self.folder}: no activations of cut {cut!r}; there are: {there}"
-            )
+            streams = [entry.stream for entry in self.manifest.streams.values()]
+            there = ", ".join(sorted({_cut_and_pooling(stream) for stream in streams})) or "none"
+            asked = f"cut {cut!r}" + (f", pooling {pooling!r}" if pooling else "")
+            raise CacheMissingError(f"{self.folder}: no activations of {asked}; there are: {there}")
         readers = [self.reader(entry.stream.key) for entry in fitting]
-        return (
-            min(readers, key=lambda r: (self._missing(r), r.entry.stream.dtype != "float32"))
-            if len(readers) > 1
-            else readers[0]
-        )
+        return min(readers, key=self._rank) if len(readers) > 1 else readers[0]
+
+    def _rank(self, reader: StreamReader) -> tuple[int, int, bool]:
+        stream = reader.entry.stream
+        return self._missing(reader), _PREFERRED.index(stream.pooling), stream.dtype != "float32"
 
     def vector_cuts(self) -> list[str]:
         """Cuts whose plain activations are one vector a picture, in the order they were added."""
@@ -247,6 +255,10 @@ class Cache:
     def reader(self, key: str) -> StreamReader:
         """The stream of a key."""
         return StreamReader(self.folder, self.manifest.streams[key], trust=self._trust)
+
+
+def _cut_and_pooling(stream: Stream) -> str:
+    return stream.cut if stream.cut == PENULTIMATE else f"{stream.cut} ({stream.pooling})"
 
 
 def _concatenate(parts: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

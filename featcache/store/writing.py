@@ -78,24 +78,35 @@ class Writer:
         sha256 = write_durably(path, encode_shard(stream, shard))
         return ShardEntry(number, len(shard.features), len(shard.skipped), sha256)
 
-    def commit_shard(self, stream: Stream, number: int, shard: Shard, *, last: bool) -> None:
-        """Write a shard of the open plan and put it in force; the last one finishes the plan."""
-        added = self.write_shard(stream, number, shard)
-        entry = self.manifest.streams[stream.key]
-        done = (*entry.plans[:-1], replace(entry.plans[-1], finished=last))
-        self.commit(
-            self.manifest.with_stream(replace(entry, shards=(*entry.shards, added), plans=done))
-        )
+    def commit_shards(self, shards: Mapping[Stream, tuple[int, Shard]], *, last: bool) -> None:
+        """Write shards of open plans and put all in force at once; the last finish their plans.
 
-    def check_space(self, rows: int, row_bytes: int) -> None:
+        Args:
+            shards: number and rows, by stream.
+            last: whether they are the last of their plans.
+        """
+        manifest = self.manifest
+        for stream, (number, shard) in shards.items():
+            added = self.write_shard(stream, number, shard)
+            entry = manifest.streams[stream.key]
+            done = (*entry.plans[:-1], replace(entry.plans[-1], finished=last))
+            manifest = manifest.with_stream(
+                replace(entry, shards=(*entry.shards, added), plans=done)
+            )
+        self.commit(manifest)
+
+    def check_space(self, size: int) -> None:
         """Refuse what would not fit on the disk.
+
+        Args:
+            size: bytes that are to be written.
 
         Raises:
             DiskSpaceError: says how much is needed and how much is free.
         """
         with naming(self.folder):
             free = shutil.disk_usage(self.folder).free
-        needed = rows * row_bytes + _SPARE_BYTES
+        needed = size + _SPARE_BYTES
         if needed > free:
             raise DiskSpaceError(
                 f"{self.folder}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; "

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("extract", "probe", "predict", "backbones", "info", "verify", "prune", "demo")
+COMMANDS = ("extract", "probe", "predict", "layers", "backbones", "info", "verify", "prune", "demo")
 
 PROBE = """
 import sys

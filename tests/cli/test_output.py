@@ -128,6 +128,41 @@ def test_backbones(invoke: Any) -> None:
     assert "and" in invoke("backbones", "timm/").stdout.splitlines()[-1]
 
 
+def test_cuts_are_kept_and_shown(invoke: Any, pictures: Path, tmp_path: Path) -> None:
+    command = ("extract", pictures, "--out", tmp_path / "c", *LIGHT, "--cut", "layer2.0")
+    first = invoke(*command)
+    assert "24 computed" in first.stdout
+    assert re.search(r"^  after layer2\.0, \d+ float32$", first.stdout, re.MULTILINE)
+    more = invoke(*command, "--cut", "all", "--pool", "flatten", "--json")
+    kept = json.loads(more.stdout)["features"]
+    assert list(kept)[:2] == ["penultimate", "layer2.0"]
+    assert len(kept) == 1 + len(json.loads(invoke("layers", LIGHT[1], "--json").stdout))
+    assert {info["dtype"] for cut, info in kept.items() if cut != "penultimate"} == {"float16"}
+
+
+def test_a_unit_that_is_not_there(invoke: Any, pictures: Path, tmp_path: Path) -> None:
+    result = invoke("extract", pictures, "--out", tmp_path / "c", *LIGHT, "--cut", "layer9")
+    assert result.exit_code == 1
+    assert "no unit is called 'layer9'; from the top there are: layer4.0" in result.stderr
+    token = invoke("extract", pictures, *LIGHT, "--cut", "layer4.0", "--pool", "cls")
+    assert token.exit_code == 1
+    assert "take --pool avg" in token.stderr
+
+
+def test_layers(invoke: Any) -> None:
+    listed = invoke("layers", LIGHT[1])
+    header = ["depth", "unit", "shape", "kB", "parameters", "trainable", "cost"]
+    assert listed.stdout.splitlines()[0].split() == header
+    assert listed.stdout.splitlines()[1].split()[:2] == ["1", "layer4.0"]
+    rows = json.loads(invoke("layers", LIGHT[1], "--json").stdout)
+    keys = {"depth", "name", "shape", "bytes", "params", "params_trainable", "cost_share"}
+    assert all(set(row) == keys for row in rows)
+    assert 0.99 < sum(row["cost_share"] for row in rows) <= 1
+    assert [row["params_trainable"] for row in rows] == sorted(
+        row["params_trainable"] for row in rows
+    )
+
+
 @pytest.mark.parametrize("command", ["extract", "probe", "predict", "info", "verify", "prune"])
 def test_json_alone_is_on_stdout(
     invoke: Any,

@@ -105,6 +105,7 @@ class Lab:
     weights: str = "f" * 64
 
     Interrupted = InterruptedRunError
+    picture = staticmethod(pixels)
 
     @property
     def backbone(self) -> Backbone:

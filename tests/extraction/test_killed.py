@@ -23,6 +23,7 @@ from featcache.store.upkeep import verify_files
 from featcache_cli.app import app
 
 KILLS = 20
+KILLS_WITH_CUTS = 5
 PICTURES, SHARD_ROWS = 360, 4
 SHARDS = PICTURES // SHARD_ROWS
 
@@ -46,7 +47,8 @@ def committed_shards(cache: Path) -> int:
         manifest = json.loads((cache / "manifest.json").read_bytes())
     except FileNotFoundError:
         return 0
-    return sum(len(stream["shards"]) for stream in manifest["streams"].values())
+    (count,) = {len(stream["shards"]) for stream in manifest["streams"].values()}
+    return count  # of each stream: shards of one pass are committed together
 
 
 def wait_until(condition: Callable[[], bool], alive: Callable[[], bool]) -> None:
@@ -74,28 +76,31 @@ def copies(root: Path, jpegs: dict[str, bytes], count: int) -> Path:
     return root
 
 
-def test_killed_twenty_times_the_cache_is_byte_for_byte_the_uninterrupted_one(
-    tmp_path: Path, jpegs, light
+@pytest.mark.parametrize(
+    ("kills", "cuts"), [(KILLS, ()), (KILLS_WITH_CUTS, ("layer1.0", "layer3.0"))]
+)
+def test_killed_again_and_again_the_cache_is_byte_for_byte_the_uninterrupted_one(
+    tmp_path: Path, jpegs, light, kills: int, cuts: tuple[str, ...]
 ) -> None:
     data = copies(tmp_path / "pictures", jpegs, PICTURES)
     cache, whole = tmp_path / "killed", tmp_path / "whole"
-    options = {**light, "batch_size": SHARD_ROWS, "shard_rows": SHARD_ROWS}
+    options = {**light, "cuts": cuts, "batch_size": SHARD_ROWS, "shard_rows": SHARD_ROWS}
     request = ExtractRequest(data, out=cache, **options)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["featcache.api"])  # every attempt is a process of its own
     instants = random.Random(0)
     progress = []
-    for kill in range(KILLS):
+    for kill in range(kills):
         process = processes.Process(target=api.extract, args=(request,))
         process.start()
-        goal = max(committed_shards(cache), kill * (SHARDS - 10) // KILLS) + 1
+        goal = max(committed_shards(cache), kill * (SHARDS - 10) // kills) + 1
         wait_until(lambda goal=goal: committed_shards(cache) >= goal, process.is_alive)
         time.sleep(instants.uniform(0, 0.02))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
         progress.append(committed_shards(cache))
-    assert len(progress) == KILLS
+    assert len(progress) == kills
     assert progress[0] > 0
     assert progress[-1] < SHARDS
     assert progress == sorted(set(progress)), "each attempt got further"

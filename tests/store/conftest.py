@@ -114,7 +114,7 @@ class Maker:
         for number, run in plans.runs(plan, pending):
             shard = self.shard(run.view(np.uint8).reshape(-1, 32), unusable)
             last = number == plan.first + plan.shard_count - 1
-            writer.commit_shard(self.stream, number, shard, last=last)
+            writer.commit_shards({self.stream: (number, shard)}, last=last)
         return len(pending)
 
 
