@@ -183,7 +183,7 @@ def _channel_axis(traced: Traced, node: fx.Node) -> int | None:
 
 
 def _axis_by_sides(shape: tuple[int, ...]) -> int | None:
-    """Axis of the channels where no layer says: tokens come first, and two equal sides are a map's."""
+    """Axis of the channels where no layer says: tokens come first, equal sides are a map's."""
     if len(shape) == 2:
         return LAST
     if len(shape) != 3 or len(set(shape)) != 2:

@@ -89,7 +89,7 @@ class Computing:
             self._commit(self._manifest)
 
     def _resumable(self) -> Iterator[passes.Lack]:
-        """Streams with an open plan that can be continued just as it was begun, and its contents."""
+        """Streams whose open plan can be continued just as it was begun, and its contents."""
         for stream in self._kept.shapes:
             entry = self._entry(stream)
             plan = entry.open_plan

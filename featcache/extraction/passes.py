@@ -70,7 +70,7 @@ def resumed(open_plans: Iterable[Lack]) -> list[Pass]:
 
 
 def grouped(lacking: Iterable[Lack]) -> list[tuple[tuple[StreamEntry, ...], Contents]]:
-    """Streams that lack the same contents, together with these; those that lack none are left out."""
+    """Streams that lack the same contents, and these; those that lack none are left out."""
     return list(_grouped((e, p, plans.digest(p)) for e, p in lacking if len(p)))
 
 
