@@ -85,8 +85,9 @@ def extract(
     pool: Annotated[
         Pooling,
         typer.Option(
-            help="What is kept of it: the mean over positions (without class and register "
-            "tokens), the class token, all as one vector, or all as it is."
+            metavar="HOW",
+            help="What is kept of it: 'avg', the mean over positions (no class or register "
+            "tokens); 'cls', the class token; 'flatten', all as one vector; 'none', all as it is.",
         ),
     ] = Pooling.avg,
     store_dtype: Annotated[

@@ -12,7 +12,7 @@ from featcache.backbones.tracing import Traced, trace
 from featcache.backbones.units import list_units
 from featcache.errors import BackboneError
 from featcache.extraction.jobs import ALL, Job
-from featcache.recipe import PENULTIMATE, StoredDtype, Stream
+from featcache.recipe import PENULTIMATE, Pooling, StoredDtype, Stream
 
 
 class Kept:
@@ -41,8 +41,8 @@ class Kept:
 
     def stem(self, streams: Iterable[Stream]) -> nn.Module:
         """What gives the rows of some streams, in their order: a tuple if there are several."""
-        kept = [(stream.cut, stream.pooling) for stream in streams]
-        if [cut for cut, _ in kept] == [PENULTIMATE]:
+        kept: list[tuple[str, Pooling]] = [(stream.cut, stream.pooling) for stream in streams]
+        if kept == [(PENULTIMATE, "none")]:
             return self._job.backbone.stem
         return pooled_stem(self._traced, kept)
 

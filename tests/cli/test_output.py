@@ -21,6 +21,7 @@ from featcache_cli.probe import bytes_of
 from featcache_cli.rendering import printable
 
 LIGHT = ("--backbone", "timm/test_resnet", "--weights", "random", "--image-size", "32")
+SMALL = ("timm/test_resnet", "--image-size", "32")
 ESCAPE = re.compile("\x1b|\r")
 
 
@@ -136,7 +137,7 @@ def test_cuts_are_kept_and_shown(invoke: Any, pictures: Path, tmp_path: Path) ->
     more = invoke(*command, "--cut", "all", "--pool", "flatten", "--json")
     kept = json.loads(more.stdout)["features"]
     assert list(kept)[:2] == ["penultimate", "layer2.0"]
-    assert len(kept) == 1 + len(json.loads(invoke("layers", LIGHT[1], "--json").stdout))
+    assert len(kept) == 1 + len(json.loads(invoke("layers", *SMALL, "--json").stdout))
     assert {info["dtype"] for cut, info in kept.items() if cut != "penultimate"} == {"float16"}
 
 
@@ -150,11 +151,11 @@ def test_a_unit_that_is_not_there(invoke: Any, pictures: Path, tmp_path: Path) -
 
 
 def test_layers(invoke: Any) -> None:
-    listed = invoke("layers", LIGHT[1])
+    listed = invoke("layers", *SMALL)
     header = ["depth", "unit", "shape", "kB", "parameters", "trainable", "cost"]
     assert listed.stdout.splitlines()[0].split() == header
     assert listed.stdout.splitlines()[1].split()[:2] == ["1", "layer4.0"]
-    rows = json.loads(invoke("layers", LIGHT[1], "--json").stdout)
+    rows = json.loads(invoke("layers", *SMALL, "--json").stdout)
     keys = {"depth", "name", "shape", "bytes", "params", "params_trainable", "cost_share"}
     assert all(set(row) == keys for row in rows)
     assert 0.99 < sum(row["cost_share"] for row in rows) <= 1
