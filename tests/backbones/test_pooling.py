@@ -82,12 +82,14 @@ LAYOUTS = [
     pytest.param("timm/mixer_s32_224", 224, "blocks.0", 1, id="tokens"),
     pytest.param("swin_t", 64, "features.1.1", (1, 2), id="channels last", marks=pytest.mark.slow),
     pytest.param(
-        *("timm/swin_tiny_patch4_window7_224", 64, "layers.3.blocks.1", (1, 2)),
+        *("timm/swin_tiny_patch4_window7_224", 224, "layers.3.blocks.1", (1, 2)),
         id="timm's channels last",
         marks=pytest.mark.slow,
     ),
     pytest.param(
-        "timm/maxvit_tiny_tf_224", 64, "stages.0.blocks.0", (2, 3), marks=pytest.mark.slow
+        *("timm/maxvit_tiny_tf_224", 224, "stages.0.blocks.0.attn_block", (1, 2)),
+        id="channels last within channels first",
+        marks=pytest.mark.slow,
     ),
 ]
 

@@ -68,7 +68,7 @@ FAMILIES = [
     family("timm/nfnet_l0", 64, "final_act", "stem.act2", 17, slow),
     family("mnasnet0_5", 64, "layers.16", "layers.2", 20, slow),
     family("timm/swin_tiny_patch4_window7_224", 224, "layers.3.blocks.1", "patch_embed", 16, slow),
-    family("timm/maxvit_tiny_tf_224", 224, "?", "stem", 0, slow),
+    family("timm/maxvit_tiny_tf_224", 224, "head", "stem", 35, slow),
 ]
 """Name, side in pixels, names of the topmost and the lowest unit, how many units there are."""
 
