@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,13 @@ from torch import Tensor, nn
 from featcache import api
 from featcache.backbones.registry import load_backbone
 from featcache.backbones.tracing import trace
-from featcache.errors import BackboneError, CacheMissingError, PictureError, StoredOverflowError
+from featcache.errors import (
+    BackboneError,
+    CacheMissingError,
+    DiskSpaceError,
+    PictureError,
+    StoredOverflowError,
+)
 from featcache.extraction import computing
 from featcache.extraction.shards import NOT_FINITE
 from featcache.store.cache import Cache
@@ -223,6 +230,21 @@ def test_what_is_not_pooled_is_stored_as_half_precision(make) -> None:
         cache.stream("low")
     with pytest.raises(CacheMissingError, match=r"cut 'middle', pooling 'cls'"):
         cache.stream("middle", pooling="cls")
+
+
+def test_space_is_reckoned_for_all_streams_before_anything_is_written(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make(range(10))
+    feature, activation = 10 * 6 * 4, 10 * 3 * 4 * 4 * 2
+    free = (64 << 20) + feature + activation - 1
+    usage = SimpleNamespace(total=free, used=0, free=free)
+    monkeypatch.setattr("featcache.store.writing.shutil.disk_usage", lambda _folder: usage)
+    with pytest.raises(DiskSpaceError):
+        lab.run(cuts=("low",), pooling="none")
+    with pytest.raises(CacheMissingError):
+        Cache(lab.folder)
+    assert lab.run().computed == 10
 
 
 def test_an_unknown_unit_is_an_error_and_nothing_is_written(make) -> None:
