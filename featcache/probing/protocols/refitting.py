@@ -16,7 +16,7 @@ from featcache.probing.protocols.holding_out import (
     hold_out,
     hold_out_by_class,
 )
-from featcache.probing.protocols.searching import Search
+from featcache.probing.protocols.searching import Search, solve_along
 from featcache.probing.rows import Bools
 from featcache.probing.spec import Probed
 
@@ -157,7 +157,7 @@ def _refitted(asked: Asked, sides: _Sides, how: str, choose: Callable[[Search], 
     search = Search(asked, sides.train, sides.tuning)
     best = choose(search)
     trained = sides.train | sides.tuning
-    fit = asked.solving.fit(trained, best)
+    (fit,) = solve_along(asked, trained, None, [best])
     probabilities = np.full((len(data), len(data.classes)), np.nan)
     probabilities[sides.tuning] = search.probabilities(best, sides.tuning)
     probabilities[roles.judged] = fit.head.probabilities(data.features[roles.judged])
