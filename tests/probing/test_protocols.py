@@ -466,6 +466,13 @@ def test_the_order_of_rows_does_not_matter_to_what_is_held_out_by_content(
     assert (hold_out_by_class(ours, every, 0.2, seed=4) != held).any()
 
 
+def test_groups_of_several_classes_count_for_each_of_them(few: Any, rows_of: Any) -> None:
+    X, _ = few
+    data = rows_of(X, np.arange(90) % 3, groups=np.arange(90) // 3)  # one of each class in each
+    held = hold_out_by_class(data, np.ones(90, bool), 0.2, seed=0)
+    np.testing.assert_array_equal(np.bincount(data.targets[held]), [6, 6, 6])
+
+
 def test_what_cannot_be_held_out_is_refused(few: Any, rows_of: Any) -> None:
     X, y = few
     one = rows_of(X, y, groups=y)
