@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -162,7 +162,7 @@ def solve_path(problem: PathProblem) -> Iterator[Fit]:
 
     Returns:
         An iterator over F x G fits: of one fold in ascending order of C, folds in no promised
-        order; it solves while it is read.
+        order; it solves while it is read. Decades between distant values are solved on the way.
 
     Raises:
         ProbeError: the problem's arrays disagree, or a fold's training rows hold a single class
@@ -233,10 +233,13 @@ class _Group:
         owners = [(fold, j) for fold in folds for j in range(self._columns[fold].problems)]
         batch, total = self._batch(folds)
         start = _priors(batch)
-        C = torch.from_numpy(self._grid).to(total.device)
-        strengths = 1 / (total[:, None] * C)
+        C, asked = _with_rungs(self._grid, self._easy)
+        strengths = 1 / (total[:, None] * torch.from_numpy(C).to(total.device))
         partial: dict[tuple[int, int], dict[int, _Part]] = {}
         for solved in walk(batch, start, strengths, self._problem.tolerance):
+            if solved.position not in asked:
+                continue
+            solved = replace(solved, position=asked[solved.position])
             fold, j = owners[solved.problem]
             parts = partial.setdefault((fold, solved.position), {})
             parts[j] = _Part(solved, self._wanted(fold, solved))
@@ -279,6 +282,11 @@ class _Group:
         else:
             dense = np.concatenate(parts)[:, None]
         return Targets(None, torch.from_numpy(np.ascontiguousarray(dense)).to(device))
+
+    @property
+    def _easy(self) -> float:
+        """A C that is solved from nothing: times the mean squared norm of the rows it is 10."""
+        return 10 / float(self._rows.scale[0, :-1].sum().clamp(min=1e-300))
 
     def _wanted(self, fold: int, solved: Solved) -> Tensor:
         """(K, s) logits of the rows that a fold scores."""
@@ -333,6 +341,25 @@ class _Part:
 
     solved: Solved
     logits: Tensor
+
+
+def _with_rungs(grid: np.ndarray, easy: float) -> tuple[np.ndarray, dict[int, int]]:
+    """The grid and decades from `easy` on where its values are further apart.
+
+    On separable classes the solution at a large C is near that of a smaller one and nothing else.
+
+    Returns:
+        The values to walk along, ascending, and by position among them the position in `grid`.
+    """
+    values, asked, last = list[float](), dict[int, int](), easy
+    for position, value in enumerate(grid.tolist()):
+        while value > 10.001 * last:
+            last *= 10
+            values.append(last)
+        asked[len(values)] = position
+        values.append(value)
+        last = max(last, value)
+    return np.array(values), asked
 
 
 def _index(places: np.ndarray) -> Tensor:

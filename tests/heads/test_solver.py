@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
@@ -295,3 +296,13 @@ def test_balanced_folds_are_scikit_learns(problem, loss, classes):
             model.coef_ if k is not None or classes > 2 else np.vstack([-0.5, 0.5]) * model.coef_
         )
         np.testing.assert_allclose(ours, np.squeeze(theirs), atol=2e-4)
+
+
+@pytest.mark.parametrize("grid", [[1e6], [1e-3, 1e2, 1e6]])
+def test_a_large_value_alone_is_reached_by_decades(grid):
+    """Separable classes, on which the solution at C = 1e6 is not found from nothing."""
+    X, y = load_digits(return_X_y=True)
+    train = np.ones((1, 200), np.bool_)
+    fits = list(solve_path(PathProblem(X[:200] / 16, y[:200], 10, train, np.array(grid))))
+    assert [(fit.C, fit.position) for fit in fits] == [(C, i) for i, C in enumerate(grid)]
+    assert all(fit.gap <= 1e-3 for fit in fits)

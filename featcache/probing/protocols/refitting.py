@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featcache.heads.grid import default_grid
+from featcache.probing.judging import predict
 from featcache.probing.protocols.asked import Asked
 from featcache.probing.protocols.holding_out import (
     draw,
@@ -16,7 +17,7 @@ from featcache.probing.protocols.holding_out import (
     hold_out,
     hold_out_by_class,
 )
-from featcache.probing.protocols.searching import Search, solve_along
+from featcache.probing.protocols.searching import Search
 from featcache.probing.rows import Bools
 from featcache.probing.spec import Probed
 
@@ -94,7 +95,7 @@ def vtab1k(asked: Asked) -> Probed:
     by content and seed, not by their order in TFDS, so that they are other thousands than VTAB's.
     """
     sides = _thousand(asked)
-    grid = default_grid(asked.data.features[sides.train], VTAB_VALUES).tolist()
+    grid = default_grid(asked.data.features, VTAB_VALUES, sides.train).tolist()
     asked.solving.expected = VTAB_VALUES + 1
     return _refitted(asked, sides, "of a grid of our own", lambda search: search.peak(grid))
 
@@ -157,10 +158,10 @@ def _refitted(asked: Asked, sides: _Sides, how: str, choose: Callable[[Search], 
     search = Search(asked, sides.train, sides.tuning)
     best = choose(search)
     trained = sides.train | sides.tuning
-    (fit,) = solve_along(asked, trained, None, [best])
+    fit = asked.solving.fit(trained, best)
     probabilities = np.full((len(data), len(data.classes)), np.nan)
     probabilities[sides.tuning] = search.probabilities(best, sides.tuning)
-    probabilities[roles.judged] = fit.head.probabilities(data.features[roles.judged])
+    probabilities[roles.judged] = predict(fit.head, data, roles.judged)
     return asked.probed(
         fit,
         search.path(),

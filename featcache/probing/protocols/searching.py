@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from featcache.evaluation.metrics import correct, losses
-from featcache.heads.grid import default_grid
-from featcache.heads.solver import Fit
 from featcache.probing.protocols.asked import Asked
 from featcache.probing.rows import Bools, Probabilities
 from featcache.probing.spec import PathScore
-
-_EASY = 2
-"""Of the seven decades of the default grid, the one up to which a head is solved from nothing."""
-
-_STEP = 10 * (1 + 1e-9)
-"""Largest factor from one C to the next: a decade, and its rounding."""
 
 
 def path_score(
@@ -32,34 +24,6 @@ def path_score(
     error = float(lost.std(ddof=1) / np.sqrt(len(lost))) if len(lost) > 1 else None
     right = float(correct(probabilities, targets).mean())
     return PathScore(C, right, float(lost.mean()), error, neighbours)
-
-
-def solve_along(
-    asked: Asked, train: Bools, scored: Bools | None, values: Sequence[float]
-) -> Iterator[Fit]:
-    """Heads of some rows at ascending values of C, each reached by steps of a decade at most.
-
-    A path is solved from each C to the next. On separable classes a head at a large C is far from
-    any start but its neighbour, so that a lone C, or one two decades on, would miss its tolerance.
-    """
-    grid = _with_rungs(values, float(default_grid(asked.data.features[train], 7)[_EASY]))
-    asked.solving.expected += len(grid) - len(values)
-    rows = None if scored is None else scored[None]
-    for fit in asked.solving.solve(train[None], rows, np.array(grid)):
-        if fit.C in values:
-            yield fit
-
-
-def _with_rungs(values: Sequence[float], easy: float) -> list[float]:
-    """Ascending values, and decades from `easy` up to the last where they are further apart."""
-    grid, last = list[float](), easy
-    for value in values:
-        while value > _STEP * last:
-            last *= 10
-            grid.append(last)
-        grid.append(value)
-        last = max(last, value)
-    return grid
 
 
 class Search:
@@ -95,7 +59,8 @@ class Search:
             return
         tuning = self._tuning[self._scored]
         targets = self._asked.data.targets[self._tuning]
-        for fit in solve_along(self._asked, self._train, self._scored, new):
+        train, scored = self._train[None], self._scored[None]
+        for fit in self._asked.solving.solve(train, scored, np.array(new)):
             point = path_score(fit.probabilities[tuning], targets, C=fit.C)
             self._found[fit.C] = point, fit.probabilities
 
