@@ -102,7 +102,7 @@ def layers_panel(
         places = np.arange(len(cuts))
         axes.errorbar(places, accuracy, _ends(accuracy, intervals), fmt="o-", capsize=3)
         axes.set_xticks(places, cuts, rotation=90)
-        axes.set(ylabel="accuracy", title="by cut, the deepest first")
+        axes.set(ylabel="accuracy", title="by cut, from the pictures up")
 
     return draw
 

@@ -316,7 +316,7 @@ class ProbeResult(Record):
 
     def plot(self) -> Figure:
         """The path over C, and where they were asked for, shots and layers (extra `plots`)."""
-        panels = [plots.path_panel(self._path_curve())]
+        panels = [plots.path_panel(self._path_curve())] if self.path else []
         if self.shots:
             panels.append(plots.shots_panel([s.shots for s in self.shots], *_bars(self.shots)))
         if self.layers:

@@ -35,6 +35,8 @@ def render(result: Any) -> None:
 
 
 def _render_path(result: Any) -> None:
+    if not result.path:
+        return
     votes = result.best_neighbours is not None
     loss = "squared error" if result.path[0].log_loss is None else "log-loss"
     path = table(
@@ -85,6 +87,8 @@ def _render_estimate(result: Any) -> None:
         certified = "in closed form"
     else:
         certified = f"certified within {100 * result.gap:.1g}% of the optimum"
+    if not result.path:
+        return
     line(
         f"{result.head} on {result.n_train} pictures, {len(result.classes)} classes; "
         f"{certified}; {result.seconds:.1f} s"

@@ -1,7 +1,8 @@
-"""`layers`: the units of a network, at which it can be cut."""
+"""`layers`: the units of a network, at which it can be cut; and those that a cache holds."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 from featcache.backbones.factory import is_factory_name
@@ -9,7 +10,9 @@ from featcache.backbones.registry import load_backbone
 from featcache.backbones.tracing import trace
 from featcache.backbones.units import costs_above, list_units
 from featcache.errors import BackboneError
+from featcache.recipe import PENULTIMATE
 from featcache.results import LayerRow
+from featcache.store.cache import Cache
 
 _BYTES = 2
 """Of a stored value: what is not pooled is kept in half precision."""
@@ -49,3 +52,20 @@ def layers(backbone: str, *, image_size: int | None = None) -> list[LayerRow]:
         )
         for unit, (parameters, _) in zip(units, above, strict=True)
     ]
+
+
+def cuts_by_depth(cache: Cache) -> list[str]:
+    """Cuts of a cache whose activations are vectors, from the pictures up to the feature.
+
+    The order is the network's, which is built for it without its weights; where its code is a
+    person's own, which is not run for that, and where it cannot be traced, it is that of names.
+    """
+    cuts, manifest = cache.vector_cuts(), cache.manifest
+    order: list[str] = []
+    name = manifest.backbone["name"]
+    if len(cuts) > 1 and not is_factory_name(name):
+        side = manifest.recipe.preprocessing.size[0]
+        with contextlib.suppress(BackboneError):
+            order = [row.name for row in reversed(layers(name, image_size=side))]
+    places = {cut: order.index(cut) if cut in order else len(order) for cut in cuts}
+    return sorted(cuts, key=lambda cut: (cut == PENULTIMATE, places[cut], cut))

@@ -63,22 +63,27 @@ def _rows_sha256(cache: Cache, data: LabelledRows) -> str:
     return digest.hexdigest()
 
 
-def keep(cache: Cache, result: ProbeResult, data: LabelledRows, probed: Probed) -> ProbeResult:
-    """Keep the findings in the cache, with held-out probabilities row by row.
+def keep(
+    cache: Cache, result: ProbeResult, data: LabelledRows, probed: Probed | None
+) -> ProbeResult:
+    """Keep the findings in the cache, with held-out probabilities row by row, if there are any.
 
     A cache that cannot be written (somebody else's, a read-only disk) can be probed all the same:
     the result then has no identity, and says so.
     """
     rows: dict[str, npt.NDArray[Any]] = {
         "row": data.rows,
-        "hashes": cache.index.hashes[data.rows],
+        "hashes": data.hashes,
         "targets": data.targets.astype(np.uint8 if data.targets.dtype == bool else np.int64),
-        "judged": probed.judged.astype(np.uint8),
-        "trained": probed.trained.astype(np.uint8),
-        "probabilities": probed.probabilities,
     }
-    if probed.head is not None:
-        rows |= {"coef": probed.head.coef, "bias": probed.head.bias}
+    if probed is not None:
+        rows |= {
+            "judged": probed.judged.astype(np.uint8),
+            "trained": probed.trained.astype(np.uint8),
+            "probabilities": probed.probabilities,
+        }
+        if probed.head is not None:
+            rows |= {"coef": probed.head.coef, "bias": probed.head.bias}
     record = {k: v for k, v in result.to_json().items() if k not in ("seconds", "saved", "cache")}
     try:
         write_findings(cache.folder, result.result or "", record, rows)

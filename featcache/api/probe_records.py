@@ -20,7 +20,8 @@ from featcache.evaluation.intervals import accuracy_interval
 from featcache.evaluation.metrics import correct
 from featcache.evaluation.paired import PairedDifference, compare
 from featcache.evaluation.suspects import suspects
-from featcache.probing import LabelledRows, Probed, ProbeSpec, ShotScore
+from featcache.probing import FewShots, LabelledRows, Probed, ProbeSpec, ShotScore
+from featcache.probing.protocols import DEFAULT, PROTOCOLS
 from featcache.results import (
     Calibration,
     Comparison,
@@ -49,7 +50,7 @@ def record_of(
     tested = bool((probed.judged & (data.splits == SPLITS.index("test"))).any())
     chosen = probed.path[probed.best]
     return ProbeResult(
-        head=request.head,
+        head=_head(request),
         protocol=request.protocol,
         n_train=int(probed.trained.sum()),
         n_test=int(probed.judged.sum()) if tested else 0,
@@ -70,6 +71,47 @@ def record_of(
         overlaps=tuple(_overlaps(cache, data)),
         multi_label=data.targets.ndim == 2,
         warnings=probed.warnings,
+    )
+
+
+def _head(request: ProbeRequest) -> str:
+    return request.head if request.protocol == DEFAULT else PROTOCOLS[request.protocol].head
+
+
+def record_of_shots(
+    cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: LabelledRows, found: FewShots
+) -> ProbeResult:
+    """A protocol of support sets; its estimate is that of the most shots."""
+    shots, last = shots_of(found.shots, data), found.shots[-1]
+    losses = [scores.log_loss for scores in last.scores if scores.log_loss is not None]
+    estimate = Estimate(
+        method=f"{shots[-1].shots} shots; {shots[-1].method}",
+        accuracy=shots[-1].mean,
+        ci95=shots[-1].ci95,
+        mean_per_class=shots[-1].mean_per_class,
+        log_loss=float(np.mean(losses)) if losses else None,
+        n=last.scores[0].n,
+    )
+    return ProbeResult(
+        head=_head(request),
+        protocol=request.protocol,
+        n_train=min(last.shots or len(data), len(data)) * len(data.classes),
+        n_test=estimate.n,
+        classes=data.classes,
+        path=(),
+        best_C=None,
+        one_error_C=None,
+        estimate=estimate,
+        test=estimate,
+        gap=found.worst_gap,
+        converged=not found.missed,
+        confusion=(),
+        seconds=round(found.seconds, 3),
+        cache=os.fspath(cache.folder),
+        cut=spec.cut,
+        overlaps=tuple(_overlaps(cache, data)),
+        shots=shots,
+        warnings=found.warnings,
     )
 
 
@@ -237,6 +279,8 @@ def comparison_of(other: PathLike, data: LabelledRows, probed: Probed) -> Compar
     """
     folder, identity = _result_named(os.fspath(other))
     record, rows = read_findings(folder, identity)
+    if "probabilities" not in rows:
+        raise ProbeError(f"result {identity!r} is of support sets and has no held-out rows")
     theirs = _kept(record, rows)
     found = _difference(_right(data, probed), theirs)
     return Comparison(

@@ -7,12 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from featcache.api.networks import cuts_by_depth
 from featcache.api.probe_keeping import keep, question_of, save
-from featcache.api.probe_records import comparison_of, layer_of, record_of, shots_of, suspects_of
+from featcache.api.probe_records import (
+    comparison_of,
+    layer_of,
+    record_of,
+    record_of_shots,
+    shots_of,
+    suspects_of,
+)
 from featcache.api.requests import PathLike, ProbeRequest, Progress, as_request
 from featcache.classifier.joined import trusted_name
 from featcache.errors import ClassifierError, ProbeError
 from featcache.probing import (
+    FewShots,
     LabelledRows,
     Probed,
     ProbeSpec,
@@ -21,6 +30,7 @@ from featcache.probing import (
     fit_screen,
     labelled_rows,
 )
+from featcache.probing.protocols import DEFAULT, OF_SHOTS, run_protocol
 from featcache.recipe import PENULTIMATE
 from featcache.results import LayerScore, ProbeResult
 from featcache.store.cache import Cache
@@ -53,13 +63,22 @@ def probe(
     spec = _spec(request)
     data = labelled_rows(opened, spec.cut, spec.memory)
     probed = _fit(request, data, spec, progress)
+    if isinstance(probed, FewShots):
+        result = record_of_shots(opened, request, spec, data, probed)
+        return keep(opened, _named(result, opened, request, spec, data), data, None)
     result = record_of(opened, request, spec, data, probed)
     result = _with_more(result, opened, request, spec, data, probed, progress)
-    result = keep(opened, result, data, probed)
+    result = keep(opened, _named(result, opened, request, spec, data), data, probed)
     if request.save is None:
         return result
     save(opened, request, spec, data, probed, result)
     return replace(result, saved=os.fspath(request.save))
+
+
+def _named(
+    result: ProbeResult, cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: LabelledRows
+) -> ProbeResult:
+    return replace(result, result=question_of(cache, request, spec, data))
 
 
 def _spec(request: ProbeRequest) -> ProbeSpec:
@@ -79,7 +98,9 @@ def _spec(request: ProbeRequest) -> ProbeSpec:
 
 def _fit(
     request: ProbeRequest, data: LabelledRows, spec: ProbeSpec, progress: Progress | None
-) -> Probed:
+) -> Probed | FewShots:
+    if request.protocol != DEFAULT:
+        return run_protocol(request.protocol, data, spec, progress)
     if request.head in ("ridge", "knn"):
         return fit_screen(request.head, data, spec, progress)
     return fit_probe(data, spec, progress)
@@ -95,7 +116,6 @@ def _with_more(
     progress: Progress | None,
 ) -> ProbeResult:
     """What was asked for besides the estimate."""
-    result = replace(result, result=question_of(cache, request, spec, data))
     if request.suspects:
         result = replace(result, suspects=suspects_of(cache, data, probed, request.suspects))
     if request.shots:
@@ -118,20 +138,26 @@ def _layers(
     probed: Probed,
     progress: Progress | None,
 ) -> tuple[LayerScore, ...]:
-    """Every cached cut with pooled activations, probed alike, beside the penultimate feature."""
+    """Every cached cut with vectors, probed alike, from the pictures up to the feature."""
     found: list[LayerScore] = []
-    for cut in cache.vector_cuts():
-        if cut == spec.cut:
-            found.append(layer_of(cut, data, probed, data, probed))
-            continue
-        rows = labelled_rows(cache, cut, spec.memory)
-        other = _fit(request, rows, replace(spec, cut=cut), progress)
-        found.append(layer_of(cut, rows, other, data, probed))
+    for cut in cuts_by_depth(cache):
+        rows = data if cut == spec.cut else labelled_rows(cache, cut, spec.memory)
+        other = probed
+        if cut != spec.cut:
+            other = _fit(request, rows, replace(spec, cut=cut), progress)
+        if isinstance(other, Probed):
+            found.append(layer_of(cut, rows, other, data, probed))
     return tuple(found)
 
 
 def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
     """Refuse what could never be done before minutes are spent on fitting."""
+    if request.protocol != DEFAULT and request.head != "softmax":
+        raise ProbeError(
+            f"protocol {request.protocol!r} brings its own head; leave out --head {request.head}"
+        )
+    if request.protocol in OF_SHOTS:
+        _refuse_beside_shots(request)
     if request.save is None:
         return
     if request.head in ("ridge", "knn"):
@@ -149,3 +175,20 @@ def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
             f"{request.save}: is a folder; name the file to be written, such as "
             f"{Path(request.save) / 'my.fc'}"
         )
+
+
+def _refuse_beside_shots(request: ProbeRequest) -> None:
+    """A protocol of support sets has no one head, and so nothing that belongs to one."""
+    asked = {
+        "--save": request.save is not None,
+        "--shots": bool(request.shots),
+        "--suspects": bool(request.suspects),
+        "--against": request.against is not None,
+        "--cut all": request.cut == ALL_CUTS,
+    }
+    for option, given in asked.items():
+        if given:
+            raise ProbeError(
+                f"protocol {request.protocol!r} fits a head for each support set, none of which is "
+                f"the result; leave out {option}"
+            )

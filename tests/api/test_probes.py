@@ -141,3 +141,59 @@ def test_the_plot_has_a_panel_for_each_part(extracted: Any, plain: Any) -> None:
         plain, best_C=None, best_neighbours=5, path=api.probe(extracted, head="knn").path
     )
     assert votes.plot().axes[0].get_xlabel() == "k, neighbours"
+
+
+@pytest.fixture(scope="module")
+def split(folders: Path, tmp_path_factory: Any, light: Any) -> Any:
+    """The pictures in train, val and test, each photo's crops in all of them."""
+    root = tmp_path_factory.mktemp("split")
+    with (root / "t.csv").open("w", newline="") as file:
+        write = csv.writer(file)
+        write.writerow(["path", "label", "split"])
+        for i, path in enumerate(sorted(folders.glob("*/*.jpg"))):
+            write.writerow([path, path.parent.name, ("train", "val", "test", "train")[i % 4]])
+    return api.extract(root / "t.csv", out=root / "c", **light)
+
+
+@pytest.mark.parametrize("protocol", ["clip", "dinov2-knn", "fewshot-lsr", "coop"])
+def test_a_protocol_gives_the_same_record(split: Any, protocol: str) -> None:
+    result = api.probe(split, protocol=protocol, tolerance=0.01)
+    assert result.protocol == protocol
+    assert result.head == {"dinov2-knn": "knn", "fewshot-lsr": "ridge"}.get(protocol, "softmax")
+    assert result.estimate == result.test
+    assert 0 <= result.estimate.ci95[0] <= result.estimate.accuracy <= result.estimate.ci95[1] <= 1
+    assert result.n_test == result.estimate.n == 29
+    assert result.result in api.info(split.cache).results
+    if protocol in ("fewshot-lsr", "coop"):
+        assert result.path == ()
+        assert result.estimate.accuracy == result.shots[-1].mean
+    else:
+        assert len(result.path) >= 2  # of k, some are more than there are pictures
+
+
+def test_what_a_protocol_of_shots_has_not_is_refused(split: Any, tmp_path: Path) -> None:
+    with pytest.raises(ProbeError, match="leave out --save"):
+        api.probe(split, protocol="coop", save=tmp_path / "x.fc")
+    with pytest.raises(ProbeError, match="leave out --head knn"):
+        api.probe(split, protocol="clip", head="knn")
+    with pytest.raises(ProbeError, match="'imagenet': unknown; give one of default, clip"):
+        api.probe(split, protocol="imagenet")
+
+
+def test_every_cached_cut_stands_in_the_order_of_the_network(
+    folders: Path, light: Any, tmp_path: Path
+) -> None:
+    cuts = ("layer4.0", "layer1.0", "layer3.0")
+    cache = api.extract(folders, out=tmp_path / "c", cuts=cuts, **light)
+    result = api.probe(cache, **QUICK, cut="all")
+    assert [layer.cut for layer in result.layers] == [*sorted(cuts), "penultimate"]
+    one = api.probe(cache, **QUICK, cut="layer3.0")
+    layer = result.layers[1]
+    assert (layer.accuracy, layer.ci95) == (one.estimate.accuracy, one.estimate.ci95)
+    assert layer.difference.difference == pytest.approx(
+        one.estimate.accuracy - result.estimate.accuracy
+    )
+    assert result.layers[-1].difference is None
+    assert len(result.plot().axes) == 3
+    with pytest.raises(CacheMissingError, match="no activations of cut 'layer9'"):
+        api.probe(cache, cut="layer9")

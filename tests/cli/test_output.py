@@ -17,7 +17,7 @@ from PIL import Image
 
 from featcache import api
 from featcache.results import ChangeCounts, InfoResult, Staleness
-from featcache_cli.probe import bytes_of
+from featcache_cli.probe import ProtocolName, bytes_of
 from featcache_cli.rendering import printable
 
 LIGHT = ("--backbone", "timm/test_resnet", "--weights", "random", "--image-size", "32")
@@ -59,8 +59,41 @@ def test_probe_weighs_and_smooths(invoke: Any, cache: Path) -> None:
     for option in (("--class-weight", "balanced"), ("--label-smoothing", "0.2")):
         other = json.loads(invoke(*command, *option, "--memory", "1.5GiB").stdout)
         assert other["n_train"] == plain["n_train"]
-        assert other["path"] != plain["path"]
+        balanced = option[0] == "--class-weight"  # which both classes are already
+        assert (other["path"] == plain["path"]) == balanced
         assert other["result"] != plain["result"]
+
+
+def test_every_protocol_can_be_asked_for() -> None:
+    from featcache.probing.protocols import PROTOCOLS
+
+    assert [name.value for name in ProtocolName] == list(PROTOCOLS)
+
+
+def test_a_probe_with_everything(invoke: Any, cache: Path, tmp_path: Path) -> None:
+    command = ("probe", cache, "--cv", "2", "--tol", "0.1", "--cut", "all", "--suspects", "3")
+    more = ("--shots", "1,2,all", "--seeds", "2", "--plot", tmp_path / "p.png")
+    result = invoke(*command, *more, "--against", cache)
+    assert result.exit_code == 0, result.output
+    shots = re.findall(r"^ +(1|2|all) +\d+\.\d% ", result.stdout, re.MULTILINE)
+    assert shots == ["1", "2", "all"]
+    assert "where the classes separate" in result.stdout
+    assert "pictures that both held out" in result.stdout
+    assert re.search("likely label errors|no label is likely wrong", result.stdout)
+    with Image.open(tmp_path / "p.png") as drawn:
+        assert drawn.width > 2 * drawn.height
+    wrong = invoke(*command, "--plot", tmp_path / "p.docx")
+    assert wrong.exit_code == 2
+    assert ".pdf or .svg" in wrong.stderr
+
+
+@pytest.mark.parametrize("head", ["ridge", "knn"])
+def test_other_heads(invoke: Any, cache: Path, head: str) -> None:
+    result = invoke("probe", cache, "--cv", "2", "--head", head)
+    assert result.exit_code == 0, result.output
+    assert f"{head} on 24 pictures, 2 classes; in closed form" in result.stdout
+    assert sum("chosen" in line for line in result.stdout.splitlines()) == 1
+    assert "keep it" not in result.stderr
 
 
 def test_a_device_that_is_not_there(invoke: Any, cache: Path) -> None:

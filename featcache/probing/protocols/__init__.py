@@ -29,9 +29,12 @@ from featcache.probing.rows import LabelledRows
 from featcache.probing.solving import Progress
 from featcache.probing.spec import Probed, ProbeSpec
 
-__all__ = ["PROTOCOLS", "FewShots", "Protocol", "run_protocol"]
+__all__ = ["DEFAULT", "OF_SHOTS", "PROTOCOLS", "FewShots", "Protocol", "run_protocol"]
 
 DEFAULT = "default"
+
+OF_SHOTS = ("coop", "fewshot-lsr")
+"""Those that give `FewShots`: a head for each support set, none of which is the result."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class Protocol:
         summary: one line for help.
         source: paper and place.
         run: what it does; None: `fit_probe`.
+        head: what is fitted.
         seeded: whether the spec's seed decides which training rows are held out.
     """
 
     summary: str
     source: str = ""
     run: Callable[[Asked], Probed | FewShots] | None = None
+    head: str = "softmax"
     seeded: bool = True
 
 
@@ -68,12 +73,14 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             "DINOv2: weighted kNN by cosine, k of 10, 20, 100 and 200",
             "Oquab et al. 2023, eval/knn.py",
             dinov2_knn,
+            head="knn",
             seeded=False,
         ),
         "fewshot-lsr": Protocol(
             "Big Vision: ridge to +-1 with one penalty, 1, 5, 10 and 25 shots, 3 seeds",
             "Dosovitskiy et al. 2021, evaluators/fewshot_lsr.py",
             fewshot_lsr,
+            head="ridge",
             seeded=False,
         ),
         "vtab1k": Protocol(
