@@ -8,7 +8,8 @@ ROOT   := $(CURDIR)
 SOURCES := $(shell find featcache cli -name '*.py') featcache/py.typed README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types contracts format bench clean
+.PHONY: help setup demo test test-slow test-gpu lint types contracts format bench bench-heads \
+  bench-coverage clean
 
 help:                                                 ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / \t/' | expand -t 14
@@ -66,8 +67,15 @@ test-slow: $(VENV)/.wheel                             ## the tests that take lon
 test-gpu: $(VENV)/.wheel                              ## the tests that need a CUDA device
 	$(PYTEST) -m gpu
 
-bench: $(VENV)/.wheel                                 ## ratios against peers
+bench: bench-heads                                    ## ratios against peers
 	cd build && $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/rescan.py
+
+bench-heads: $(VENV)/.wheel                           ## heads beside scikit-learn, half an hour
+	mkdir -p build && cd build && PYTHONPATH=$(ROOT)/benchmarks \
+	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/heads.py --rows all --json heads.json
+
+bench-coverage: $(VENV)/.wheel                        ## how often the interval holds the truth
+	mkdir -p build && cd build && $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/coverage.py
 
 format: $(VENV)/.wheel                                ## let ruff format and mend
 	$(BIN)/ruff check --fix .

@@ -21,7 +21,7 @@ QUIET_LOAD = 0.5
 """Load average over which timings are said to be doubtful."""
 
 _STATUS = Path("/proc/self/status")
-_SAMPLED_EVERY = 0.01  # seconds
+_SAMPLED_EVERY = 0.05  # seconds
 
 
 class Gauge:

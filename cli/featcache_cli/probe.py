@@ -37,6 +37,14 @@ class HeadName(StrEnum):
     knn = "knn"
 
 
+def source_row(text: str) -> tuple[str, int]:
+    """`CLASS=ID` in two."""
+    label, _, number = text.rpartition("=")
+    if not label or not number.isdecimal():
+        raise typer.BadParameter(f"{text!r}: give CLASS=ID, as tabby=281")
+    return label, int(number)
+
+
 def drawable(text: str) -> Path:
     """A path whose ending says how to draw."""
     path = Path(text)
@@ -157,6 +165,16 @@ def probe(
     trust: Annotated[
         bool, typer.Option("--trust", help="Do not hash the cached features before reading them.")
     ] = False,
+    init_from_source: Annotated[
+        list[Any] | None,
+        typer.Option(
+            parser=source_row,
+            metavar="CLASS=ID",
+            help="Start the head's row of a class from that of a class of the network's own "
+            "classifier (ImageNet's number, say): it is drawn to it, and at one shot is it. "
+            "May be given for each class.",
+        ),
+    ] = None,
     plot: Annotated[
         Any,
         typer.Option(
@@ -193,6 +211,7 @@ def probe(
             seeds=seeds,
             suspects=suspects,
             against=against,
+            init_from_source=dict(init_from_source or ()),
             folds=cv,
             seed=seed,
             standardize=standardize,

@@ -41,6 +41,7 @@ def question_of(cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: Labe
             "shots": request.shots,
             "seeds": request.seeds if request.shots else None,
             "cuts": request.cut,
+            "init_from_source": dict(request.init_from_source),
             "folds": spec.folds,
             "inner_folds": spec.inner_folds,
             "seed": spec.seed,

@@ -18,6 +18,7 @@ from featcache.api.probe_records import (
     suspects_of,
 )
 from featcache.api.requests import PathLike, ProbeRequest, Progress, as_request
+from featcache.api.source_rows import source_rows
 from featcache.classifier.joined import trusted_name
 from featcache.errors import ClassifierError, ProbeError
 from featcache.probing import (
@@ -62,6 +63,10 @@ def probe(
     _refuse_early(opened, request)
     spec = _spec(request)
     data = labelled_rows(opened, spec.cut, spec.memory)
+    if request.init_from_source:
+        chosen = request.init_from_source
+        prior = source_rows(opened, spec.cut, data.classes, chosen, request.backbone)
+        spec = replace(spec, prior=prior)
     probed = _fit(request, data, spec, progress)
     if isinstance(probed, FewShots):
         result = record_of_shots(opened, request, spec, data, probed)
@@ -155,6 +160,11 @@ def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
     if request.protocol != DEFAULT and request.head != "softmax":
         raise ProbeError(
             f"protocol {request.protocol!r} brings its own head; leave out --head {request.head}"
+        )
+    if request.init_from_source and (request.protocol != DEFAULT or request.cut == ALL_CUTS):
+        raise ProbeError(
+            "--init-from-source starts the default softmax head on the penultimate feature; leave "
+            "out --protocol and --cut"
         )
     if request.protocol in OF_SHOTS:
         _refuse_beside_shots(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
 from featcache.errors import BackboneError, ClassifierError, EngineError, ProbeError, StoreError
@@ -97,6 +97,8 @@ class ProbeRequest:
         suspects: how many likely label errors to list.
         against: a cache (its last result), or `CACHE:RESULT`, to be compared with on the pictures
             that both held out.
+        init_from_source: by class, the number of a class of the source network's own classifier
+            whose row the head starts from (it is drawn to it, and at one shot is it).
         folds: outer folds where there is no test split.
         seed: of the folds.
         standardize: scale columns to unit variance, by training rows only.
@@ -122,6 +124,7 @@ class ProbeRequest:
     seeds: int = 10
     suspects: int = 0
     against: PathLike | None = None
+    init_from_source: Mapping[str, int] = field(default_factory=dict[str, int])
     folds: int = 5
     seed: int = 0
     standardize: bool = False

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class Batch:
         targets_sum: (B, K, R + 1) mean of Y x'; the last entries are the shares of the classes.
         rows_sum: (B, R + 1) mean of x.
         mean_norm: (B,) mean of |x|.
+        offset: (1, K, n) logits that the rows have whatever the weights are, or None.
+        reach: length of the longest row of weights that made the offset, 0 without one.
     """
 
     rows: Rows
@@ -59,6 +61,8 @@ class Batch:
     targets_sum: Tensor
     rows_sum: Tensor
     mean_norm: Tensor
+    offset: Tensor | None = None
+    reach: float = 0.0
 
     @classmethod
     def of(
@@ -87,19 +91,23 @@ class Batch:
 
     def keep(self, problems: Tensor) -> Batch:
         """The batch of some problems (indices)."""
-        return Batch(
-            self.rows.of_problems(problems),
-            self.kernel,
-            self.targets.of(problems),
-            self.weights[problems],
-            self.classes,
-            self.targets_sum[problems],
-            self.rows_sum[problems],
-            self.mean_norm[problems],
+        return replace(
+            self,
+            rows=self.rows.of_problems(problems),
+            targets=self.targets.of(problems),
+            weights=self.weights[problems],
+            targets_sum=self.targets_sum[problems],
+            rows_sum=self.rows_sum[problems],
+            mean_norm=self.mean_norm[problems],
         )
 
+    def values(self, W: Tensor) -> Tensor:
+        """(B, K, n) logits at weights (B, K, R + 1), the offset included."""
+        Z = self.logits(W)
+        return Z if self.offset is None else Z.add_(self.offset)
+
     def logits(self, W: Tensor) -> Tensor:
-        """(B, K, n) logits of weights (B, K, R + 1)."""
+        """(B, K, n) logits of weights (B, K, R + 1) or of a step."""
         Z = W.new_empty((*W.shape[:2], len(self.rows)), dtype=self.rows.logit_dtype)
         lifted = self.rows.lift(W)
         for rows in self.blocks():

@@ -31,6 +31,9 @@ XY = mean_i y_i x_i' and X1 = mean_i x_i, which never change,
 
 A certificate therefore costs one pass over the logits, and none over the features.
 
+*An offset.* Logits may have a part o_i (M) that no weight changes (`solver`: a head drawn to given
+weights). F then has q_i . o_i in its lower bound, and D(Q) the term mean_i r_i . o_i.
+
 *Rounding.* gamma = m u bounds the relative error of m-term sums (Higham, Accuracy and Stability of
 Numerical Algorithms, 3.1; u is twice the unit roundoff, which covers the quadratic term).
  - Off-largest entries of each q_i define an exact distribution; entropies are sums of positive
@@ -140,7 +143,7 @@ def _dual_bound(batch: Batch, Z: Tensor, at: Evaluation, strength: Tensor, gamma
     """(B,) max(0, D(Q)), less the rounding."""
     excess, share = at.gradient[..., -1], batch.targets_sum[..., -1]
     t, r = batch.kernel.correction(excess, share)
-    entropy, long_rows, added = _dual_sums(batch, Z, t, r)
+    entropy, long_rows, added, leaning, leaned = _dual_sums(batch, Z, t, r)
     G = at.gradient - t[..., None] * (at.gradient + batch.targets_sum)
     G += r[..., None] * batch.rows_sum[:, None, :]
     B = long_rows + at.long_residuals + t[:, 0] * batch.targets_sum.flatten(1).norm(dim=1)
@@ -148,21 +151,33 @@ def _dual_bound(batch: Batch, Z: Tensor, at: Evaluation, strength: Tensor, gamma
     tau = gamma * torch.where(share > 0, m / share, 0.0).amax(dim=1)
     slope = G[..., :-1].flatten(1).norm(dim=1) + gamma * B + 2 * tau * batch.mean_norm
     bound = (1 - tau) * (1 - gamma) * entropy - (1 + gamma) * slope.square() / (2 * strength)
+    bound += leaning - (gamma + 2 * tau) * leaned - gamma * batch.reach * long_rows
     return bound.clamp(min=0)
 
 
-def _dual_sums(batch: Batch, Z: Tensor, t: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Means over the rows: entropy of Q (B,), |x| |q - y| (B,), and |q - y| by column (B, K)."""
-    entropy, long_rows = r.new_zeros(2, len(Z))
+def _dual_sums(
+    batch: Batch, Z: Tensor, t: Tensor, r: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Means over the rows.
+
+    Returns:
+        Entropy of Q (B,), |x| |q - y| (B,), |q - y| by column (B, K), (q - y) . o (B,) and the sum
+        of what that adds up, |o|_max beside it (B,).
+    """
+    entropy, long_rows, leaning, leaned = r.new_zeros(4, len(Z))
     added = torch.zeros_like(r)
     for rows in batch.blocks():
         a = batch.weights[:, rows]
         H, R = batch.kernel.dual(Z[..., rows].double(), batch.targets.at(rows), t, r)
         entropy += (a * H).sum(dim=1)
+        if batch.offset is not None:
+            o = batch.offset[..., rows]
+            leaning += (a * (R * o).sum(dim=1)).sum(dim=1)
+            leaned += (a * o.abs().amax(dim=1) * (R.abs().sum(dim=1) + 1)).sum(dim=1)
         R.abs_()
         long_rows += (a * batch.rows.norms[:, rows] * R.sum(dim=1)).sum(dim=1)
         added += (R @ a[..., None])[..., 0]
-    return entropy, long_rows, added
+    return entropy, long_rows, added, leaning, leaned
 
 
 def certify(

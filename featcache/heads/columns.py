@@ -148,6 +148,10 @@ class Columns:
         with_label, without = own.sum() / (2 * mass), own.sum() / (2 * (own.sum() - mass))
         return (own[:, None] * (labels * with_label + (1 - labels) * without)).T
 
+    def solved(self, coef: np.ndarray) -> np.ndarray:
+        """(S, D) of the solved columns that make the head (K, D), up to what all classes share."""
+        return np.linalg.pinv(self.spread) @ np.asarray(coef, np.float64)
+
     @property
     def problems(self) -> int:
         """How many."""

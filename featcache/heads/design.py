@@ -12,6 +12,7 @@ about diagonal: what the walk divides by.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -81,10 +82,15 @@ class Design:
     def original(self, W: Tensor) -> tuple[Tensor, Tensor]:
         """(K, R + 1) of a solve as coefficients (K, D) and bias (K,) for features as they came."""
         turned, bias = W[:, : self.width], W[:, -1]
-        if self.basis is not None:
-            turned = turned @ self.basis.T
+        if self._turn is not None:
+            turned = (turned.float() @ self._turn).double()
         coef = turned / self.scale
         return coef, bias - coef @ self.mean
+
+    @cached_property
+    def _turn(self) -> Tensor | None:
+        """(R, D): the way back, in float32 as heads are."""
+        return None if self.basis is None else self.basis.T.float().contiguous()
 
 
 def _moments(features: np.ndarray, kept: np.ndarray, device: str) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,8 @@ class PathProblem:
         sample_weight: (n,) weights of the rows, or None for 1.
         balanced: give every class of a fold the same weight in all (see `Columns.weights`).
         smoothing: share of every target given to all classes alike (label smoothing), below 1.
+        prior: (K, D) weights that a softmax's are drawn to, in the place of 0: the penalty is that
+            of ||W - prior||^2, so that a small C gives the prior, but for its bias.
         memory: bytes to stay within, about; more problems at once are quicker.
         device: of the products, as torch names it.
     """
@@ -86,6 +88,7 @@ class PathProblem:
     sample_weight: np.ndarray | None = None
     balanced: bool = False
     smoothing: float = 0.0
+    prior: np.ndarray | None = None
     memory: int = 2 << 30
     device: str = "cpu"
 
@@ -136,22 +139,31 @@ class _Solution:
     columns: Columns
     loss: Loss
     multi_label: bool
+    prior: np.ndarray | None
 
     def head(self) -> LinearHead:
-        coef, bias = (part.cpu().numpy() for part in self.design.original(self.W))
+        coef, bias = self.design.original(self.W)
+        if self.prior is not None:
+            prior = torch.from_numpy(self.prior).to(coef.device)
+            coef, bias = coef + prior, bias - prior @ self.design.mean
         return LinearHead(
             self.loss,
-            (self.columns.spread @ coef).astype(np.float32),
-            (self.columns.spread @ bias + self.columns.certain).astype(np.float32),
+            self._spread(coef).astype(np.float32),
+            (self._spread(bias[:, None])[:, 0] + self.columns.certain).astype(np.float32),
             multi_label=self.multi_label,
         )
 
+    def _spread(self, solved: Tensor) -> np.ndarray:
+        """(K, m) of the classes, from (S, m) of the columns.
+
+        By torch: numpy's threads would wait, busily, beside the solver's.
+        """
+        return (torch.from_numpy(self.columns.spread) @ solved.cpu()).numpy()
+
     def probabilities(self, logits: Tensor) -> np.ndarray:
         """(s, K) of solved logits (S, s)."""
-        finite = np.maximum(
-            logits.cpu().numpy(), -CERTAIN_LOGIT
-        )  # those of classes a softmax lacks are -inf
-        scores = (self.columns.spread @ finite).T + self.columns.certain
+        finite = logits.clamp(min=-CERTAIN_LOGIT)  # those of classes a softmax lacks are -inf
+        scores = self._spread(finite).T + self.columns.certain
         blank = np.empty((len(self.columns.certain), 0), np.float32)
         reader = LinearHead(self.loss, blank, blank.sum(axis=1), multi_label=self.multi_label)
         return reader.probabilities_of(scores)
@@ -184,6 +196,8 @@ def _solve(problem: PathProblem, columns: list[Columns]) -> Iterator[Fit]:
 
 def _groups(problem: PathProblem) -> list[list[int]]:
     """Folds that share a design: all of them, or each its own."""
+    if problem.prior is not None:  # two classes of a fold are other columns than two of the next
+        return [[fold] for fold in range(len(problem.train))]
     folds = list(range(len(problem.train)))
     share = problem.train.sum() / (max(problem.train.any(axis=0).sum(), 1) * len(folds))
     own = problem.standardize or share < _SHARED_FROM
@@ -268,7 +282,21 @@ class _Group:
         targets = self._targets(folds)
         columns = len(a) * (problem.n_classes if loss == "softmax" else 1)
         a = a / total[:, None]
-        return Batch.of(self._rows, kernel_of(loss), targets, a, columns), total
+        batch = Batch.of(self._rows, kernel_of(loss), targets, a, columns)
+        if problem.prior is not None:
+            prior = self._columns[folds[0]].solved(problem.prior)
+            reach = float(np.linalg.norm(prior, axis=1).max())
+            batch = replace(batch, offset=self._offset(kept, prior)[None], reach=reach)
+        return batch, total
+
+    def _offset(self, rows: np.ndarray, prior: np.ndarray) -> Tensor:
+        """(K, m) logits that the prior gives some rows, centred features as they came."""
+        W = torch.from_numpy(prior).to(self._problem.device)
+        parts = [
+            W @ self._design.centred(self._problem.features[rows[block]], torch.float64).T
+            for block in blocks(len(rows), len(prior))
+        ]
+        return torch.cat([W.new_zeros(len(W), 0), *parts], dim=1)
 
     def _targets(self, folds: list[int]) -> Targets:
         problem, kept, device = self._problem, self._trained, self._problem.device
@@ -290,16 +318,20 @@ class _Group:
 
     def _wanted(self, fold: int, solved: Solved) -> Tensor:
         """(K, s) logits of the rows that a fold scores."""
-        if self._problem.score is None:
+        problem = self._problem
+        if problem.score is None:
             return solved.W.new_empty(len(solved.W), 0)
-        wanted = np.flatnonzero(self._problem.score[fold])
+        wanted = np.flatnonzero(problem.score[fold])
         known = np.isin(wanted, self._trained)
         logits = solved.W.new_empty(len(solved.W), len(wanted))
         places = np.searchsorted(self._trained, wanted[known])
         logits[:, _index(known)] = solved.logits[:, _index(places)].double()
         if not known.all():
-            places = np.searchsorted(self._others, wanted[~known])
-            logits[:, _index(~known)] = self._others_logits(solved.W)[:, _index(places)]
+            places = _index(np.searchsorted(self._others, wanted[~known]))
+            others = self._others_logits(solved.W)
+            if problem.prior is not None:
+                others += self._offset(self._others, self._columns[fold].solved(problem.prior))
+            logits[:, _index(~known)] = others[:, places]
         return logits
 
     def _others_logits(self, W: Tensor) -> Tensor:
@@ -319,6 +351,7 @@ class _Group:
             columns,
             problem.loss,
             multi_label=problem.targets.ndim == 2 and problem.loss == "logistic",
+            prior=None if problem.prior is None else columns.solved(problem.prior),
         )
         return Fit(
             fold=fold,
@@ -448,6 +481,15 @@ def _wrong_numbers(problem: PathProblem) -> Iterator[tuple[bool, str]]:
     yield not good, f"grid {grid}; give positive values of C"
     yield not problem.tolerance > 0, f"tolerance {problem.tolerance}; give a positive number"
     yield not 0 <= problem.smoothing < 1, f"smoothing {problem.smoothing}; give 0 to below 1"
+    yield (
+        problem.prior is not None and (problem.standardize or problem.loss != "softmax"),
+        "a prior with standardised features or another loss than softmax; leave one of them out",
+    )
+    yield (
+        problem.prior is not None
+        and problem.prior.shape != (problem.n_classes, problem.features.shape[1]),
+        f"prior; give weights of shape ({problem.n_classes}, {problem.features.shape[1]})",
+    )
     yield not problem.memory > 0, f"memory {problem.memory}; give bytes"
     yield (
         not _is_usable(problem.device),

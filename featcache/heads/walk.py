@@ -104,7 +104,9 @@ class _Walkers:
         self._W[..., -1] = start.masked_fill(self._lacking, 0.0)
         kept = start.to(batch.rows.logit_dtype)
         self._Z = kept[..., None].expand(-1, -1, len(batch.rows)).clone()
-        self._travel = Travel.of(self._W)
+        if batch.offset is not None:
+            self._Z += batch.offset
+        self._travel = self._straight(self._W)
         self._at = batch.evaluate(self._Z)
         self._pairs = CurvaturePairs()
         self._last = self._W.clone()  # the solution before this C
@@ -173,8 +175,8 @@ class _Walkers:
         if batch.rows.exact:
             return
         exact = replace(batch, rows=batch.rows.exactly())
-        self._Z = exact.logits(self._W).masked_fill_(self._lacking[..., None], -torch.inf)
-        self._travel = Travel.of(self._W)
+        self._Z = exact.values(self._W).masked_fill_(self._lacking[..., None], -torch.inf)
+        self._travel = self._straight(self._W)
         self._at = exact.evaluate(self._Z)
 
     def _estimated_gap(self, strength: Tensor) -> Tensor:
@@ -256,15 +258,20 @@ class _Walkers:
 
     def _refresh(self) -> None:
         """Multiply out again where logits were added up for long: their rounding adds up too."""
-        straight = Travel.of(self._W)
+        straight = self._straight(self._W)
         limit = _DETOUR if self._tolerance > _FINE else _FINE_DETOUR
         stale = torch.nonzero(self._travel.weights > limit * straight.weights)[:, 0]
         if not len(stale):
             return
-        Z = self._batch.keep(stale).logits(self._W[stale])
+        Z = self._batch.keep(stale).values(self._W[stale])
         self._Z[stale] = Z.masked_fill_(self._lacking[stale][..., None], -torch.inf)
         for way, direct in zip(self._travel, straight, strict=True):
             way[stale] = direct[stale]
+
+    def _straight(self, W: Tensor) -> Travel:
+        """From the origin, by way of what made the offset."""
+        travel = Travel.of(W)
+        return Travel(travel.weights + self._batch.reach, travel.bias)
 
     def _steepest(self, strength: Tensor) -> _Step:
         """The direction of L-BFGS, always one of descent, and what it does to the logits."""

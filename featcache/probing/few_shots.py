@@ -6,7 +6,8 @@
     no split             all pictures       folds within the support set       all others
 
 One picture a class leaves nothing to hold out: C is then the middle of the grid, which is placed by
-the support set's own features. "All" is the default estimate where there is no split.
+the support set's own features; or, where heads are drawn to a prior, that prior is scored. "All" is
+the default estimate where there is no split.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from featcache.errors import ProbeError
 from featcache.evaluation.metrics import Scores, score
@@ -28,6 +30,9 @@ from featcache.probing.solving import Progress, Solving
 from featcache.probing.spec import Probed, ProbeSpec, ShotScore
 
 _NAMED = 5
+
+_UNTOUCHED = 1e-9
+"""Of the smallest C: a head at it is its prior."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +120,8 @@ class _FewShots:
     def _fits(self, shots: int | None, support: Bools) -> int:
         """How many fits a support set takes."""
         values = len(self._solving.grid(support))
+        if self._scores_prior(shots):
+            return 1
         if self._roles.tuning.any():
             return values
         return 1 if shots == 1 else values * (self._solving_folds(support) + 1)
@@ -140,21 +147,31 @@ class _FewShots:
         """Scores of the support set's head, and its C."""
         judged = self._judged(support)
         fit = self._head(shots, support, judged)
-        rows = np.flatnonzero(judged | self._roles.tuning)  # those that the fit scored
-        given = fit.probabilities[judged[rows]] if self._roles.tuning.any() else fit.probabilities
+        given = fit.probabilities
+        if len(given) > judged.sum():  # val was scored too
+            given = given[judged[judged | self._roles.tuning]]
         return score(given, self._data.targets[judged]), fit.C
 
+    def _scores_prior(self, shots: int | None) -> bool:
+        """Whether the prior is scored as it is: one picture a class has little to add to it."""
+        return shots == 1 and self._spec.prior is not None
+
     def _head(self, shots: int | None, support: Bools, judged: Bools) -> Fit:
-        if self._roles.tuning.any():
+        if self._roles.tuning.any() and not self._scores_prior(shots):
             return self._chosen_on_val(support, judged)
         if shots == 1:
-            grid = self._solving.grid(support)
-            middle = grid[[len(grid) // 2]]
-            (fit,) = self._solving.solve(support[None], judged[None], middle)
+            (fit,) = self._solving.solve(support[None], judged[None], self._lone(support))
             return fit
         folds = self._solving.folds(support, self._spec.inner_folds)
         path = self._solving.cross_validate(support, folds, score=judged)
         return path.whole[path.held_out.best]
+
+    def _lone(self, support: Bools) -> npt.NDArray[np.float64]:
+        """(1,) C at one shot: the middle of the grid, or so little that a prior stays."""
+        grid = self._solving.grid(support)
+        if self._spec.prior is not None:
+            return _UNTOUCHED * grid[:1]
+        return grid[[len(grid) // 2]]
 
     def _chosen_on_val(self, support: Bools, judged: Bools) -> Fit:
         grid, tuning = self._solving.grid(support), self._roles.tuning
@@ -180,6 +197,8 @@ class _FewShots:
         return others
 
     def _chosen_by(self, shots: int | None) -> str:
+        if self._scores_prior(shots):
+            return "the source network's own rows, but for the bias"
         if self._roles.tuning.any():
             return "C by log-loss on the val split, which does not train"
         if shots == 1:

@@ -140,6 +140,7 @@ def _refuse(head: ScreenHead, data: LabelledRows, spec: ProbeSpec) -> None:
     options = [
         ("--standardize", spec.standardize),
         ("--label-smoothing", spec.smoothing > 0),
+        ("--init-from-source", spec.prior is not None),
         ("--class-weight", spec.balanced and (head == "knn" or data.targets.ndim == 2)),
     ]
     for name, given in options:

@@ -142,6 +142,7 @@ class Solving:
             score=scored,
             balanced=spec.balanced,
             smoothing=spec.smoothing,
+            prior=spec.prior,
             memory=spec.memory,
             device=spec.device,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 import numpy as np
@@ -29,6 +29,7 @@ class ProbeSpec:
         tolerance: on the certified gap.
         balanced: every class weighs the same in all, however many rows it has.
         smoothing: share of every target that is given to all classes alike.
+        prior: (K, D) weights that heads are drawn to instead of 0, or None.
         memory: bytes for the solver to stay within, about; device: of its products.
         grid: values of C; None places them by the features of the rows that C is chosen on.
         cut: which activations.
@@ -45,6 +46,7 @@ class ProbeSpec:
     tolerance: float = 1e-3
     balanced: bool = False
     smoothing: float = 0.0
+    prior: npt.NDArray[np.float64] | None = field(default=None, compare=False)
     memory: int = 2 << 30
     device: str = "cpu"
     grid: tuple[float, ...] | None = None

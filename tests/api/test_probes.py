@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from featcache import api
+from featcache.backbones.registry import load_backbone
 from featcache.errors import CacheMissingError, ProbeError
 from featcache.evaluation.paired import compare
+from featcache.evaluation.shots import support_rows
+from featcache.probing import labelled_rows
+from featcache.store.cache import Cache
 from featcache.store.findings import read_findings
 
 QUICK: dict[str, Any] = {"folds": 3, "tolerance": 0.01}
@@ -197,3 +202,52 @@ def test_every_cached_cut_stands_in_the_order_of_the_network(
     assert len(result.plot().axes) == 3
     with pytest.raises(CacheMissingError, match="no activations of cut 'layer9'"):
         api.probe(cache, cut="layer9")
+
+
+@pytest.fixture(scope="module")
+def drinks(tmp_path_factory: Any) -> Any:
+    """Crops of a cat and of an espresso, through the embedded network."""
+    from skimage import data
+
+    root = tmp_path_factory.mktemp("source") / "drinks"
+    for name, photo in {"cat": data.chelsea(), "cup": data.coffee()}.items():
+        (root / name).mkdir(parents=True)
+        for i, (y, x) in enumerate(np.random.default_rng(0).integers(90, size=(8, 2))):
+            Image.fromarray(photo[y : y + 200, x : x + 200]).save(root / name / f"{i}.png")
+    return api.extract(root, out=root.parent / "cache")
+
+
+def test_a_head_starts_from_the_sources_own_rows(drinks: Any) -> None:
+    """ImageNet's tabby and espresso; at one shot they are the head, but for its bias."""
+    rows = {"cat": 281, "cup": 967}
+    result = api.probe(drinks, folds=2, init_from_source=rows, shots=(1,), seeds=2)
+    (shot,) = result.shots
+    assert "the source network's own rows" in shot.method
+    classifier = load_backbone().classifier.weight.detach().numpy()
+    data = labelled_rows(Cache(Path(drinks.cache)))
+    scores = data.features @ (classifier[967] - classifier[281])
+    support = support_rows(data.targets, data.groups, data.hashes, np.ones(16, bool), 1, 0)
+    middle = scores[support].mean()  # a bias that leaves the two of the support set alike
+    expected = ((scores > middle) == (data.targets == 1))[~support].mean()
+    assert shot.mean == pytest.approx(expected, abs=0.08)
+    assert shot.mean > 0.9
+    plain = api.probe(drinks, folds=2)
+    assert result.path[0].log_loss < plain.path[0].log_loss  # where little is learnt
+    assert result.result != plain.result
+
+
+@pytest.mark.parametrize(
+    ("chosen", "options", "says"),
+    [
+        ({"dog": 281}, {}, "no class 'dog'; there are: 'cat', 'cup'"),
+        ({"cat": 1000}, {}, "cat=1000: efficientnet_lite0 has the classes 0 to 999"),
+        ({"cat": 1}, {"head": "ridge"}, "'ridge' does not know --init-from-source"),
+        ({"cat": 1}, {"protocol": "clip"}, "leave out --protocol"),
+        ({"cat": 1}, {"standardize": True}, "a prior with standardised features"),
+    ],
+)
+def test_rows_that_the_source_has_not(
+    drinks: Any, chosen: dict[str, int], options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ProbeError, match=says):
+        api.probe(drinks, init_from_source=chosen, **options)

@@ -51,6 +51,8 @@ def test_debug_shows_the_traceback(invoke: Any, monkeypatch: pytest.MonkeyPatch)
         ("probe", "c", "--cv", "1"),
         ("probe", "c", "--head", "forest"),
         ("probe", "c", "--shots", "0"),
+        ("probe", "c", "--init-from-source", "cat"),
+        ("probe", "c", "--protocol", "imagenet"),
         ("probe", "c", "--shots", "few"),
         ("probe", "c", "--memory", "much"),
         ("probe", "c", "--memory", "0GB"),

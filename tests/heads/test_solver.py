@@ -2,6 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -306,3 +309,76 @@ def test_a_large_value_alone_is_reached_by_decades(grid):
     fits = list(solve_path(PathProblem(X[:200] / 16, y[:200], 10, train, np.array(grid))))
     assert [(fit.C, fit.position) for fit in fits] == [(C, i) for i, C in enumerate(grid)]
     assert all(fit.gap <= 1e-3 for fit in fits)
+
+
+def drawn_to(problem, C, classes=4, seed=0):
+    """A problem with a prior, and its optimum by scipy: weights W (K, D) and bias (K,)."""
+    codes = problem.targets % classes
+    prior = np.random.default_rng(seed).normal(size=(classes, problem.features.shape[1]))
+    train = problem.train[:1]
+    asked = replace(
+        problem,
+        targets=codes,
+        n_classes=classes,
+        train=train,
+        score=~train,
+        grid=np.array([C]),
+        prior=prior,
+        tolerance=1e-9,
+    )
+    X, Y = problem.features[train[0]].astype(np.float64), np.eye(classes)[codes[train[0]]]
+
+    def value(packed):
+        W, b = np.split(packed.reshape(classes, -1), [X.shape[1]], axis=1)
+        shift = W - prior  # the objective's penalty is of W: pay for it here instead
+        data = objective("softmax", X, Y, W, b[:, 0], 1e300)
+        halved = 2 if classes == 2 else 1  # two columns of one vector: see objective.py
+        return data + halved * np.square(shift).sum() / (2 * C * len(X))
+
+    start = np.hstack([prior, np.zeros((classes, 1))]).ravel()
+    found = minimize(value, start, method="BFGS", options={"gtol": 1e-9, "maxiter": 5000})
+    return asked, found
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_prior_is_what_weights_are_drawn_to(problem, classes):
+    problem = replace(problem, features=problem.features[:, :5])
+    asked, found = drawn_to(problem, 0.3, classes)
+    (fit,) = solve_path(asked)
+    assert fit.objective == pytest.approx(found.fun, rel=1e-7)
+    assert fit.objective * (1 - fit.gap) <= found.fun * (1 + 1e-12)
+    coef = found.x.reshape(classes, -1)[:, :-1]
+    if classes == 2:  # what both columns share is no matter, and is not kept
+        coef = coef - coef.mean(axis=0)
+    np.testing.assert_allclose(fit.head.coef, coef, atol=1e-3)
+    held_out = problem.features[asked.score[0]]
+    np.testing.assert_allclose(fit.probabilities, fit.head.probabilities(held_out), atol=1e-5)
+
+
+def test_a_small_c_gives_the_prior_and_a_large_one_forgets_it(problem):
+    prior = np.random.default_rng(0).normal(size=(4, 20))
+    grid = np.array([1e-9, 1e6])
+    asked = replace(problem, train=problem.train[:1], grid=grid, prior=prior, tolerance=1e-6)
+    near, far = solve_path(asked)
+    np.testing.assert_allclose(near.head.coef, prior, atol=1e-5)
+    _, free = solve_path(replace(asked, prior=None))
+    assert far.objective == pytest.approx(free.objective, rel=0.2)
+    with pytest.raises(ProbeError, match="give weights of shape"):
+        solve_path(replace(asked, prior=prior[:2]))
+    with pytest.raises(ProbeError, match="a prior with standardised features"):
+        solve_path(replace(asked, standardize=True))
+
+
+@given(seed=st.integers(0, 10_000), decade=st.floats(-6, 6))
+@settings(max_examples=40, deadline=None)
+def test_the_bound_holds_with_a_prior(seed, decade):
+    """From any prior: no certified gap is below the true one, by a tight solve."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(30, 4)), np.arange(30) % 3
+    prior = rng.normal(size=(3, 4)) * 10.0 ** rng.uniform(-2, 2)
+    train = np.ones((1, 30), np.bool_)
+    asked = PathProblem(X, y, 3, train, np.array([10.0**decade]), prior=prior, tolerance=0.5)
+    (loose,) = solve_path(asked)
+    (tight,) = solve_path(replace(asked, tolerance=1e-9))
+    assert loose.objective * (1 - loose.gap) <= tight.objective * (1 + 1e-12)
+    assert loose.objective >= tight.objective * (1 - tight.gap) * (1 - 1e-12)
