@@ -487,8 +487,8 @@ def _wrong_numbers(problem: PathProblem) -> Iterator[tuple[bool, str]]:
     )
     yield (
         problem.prior is not None
-        and problem.prior.shape != (problem.n_classes, problem.features.shape[1]),
-        f"prior; give weights of shape ({problem.n_classes}, {problem.features.shape[1]})",
+        and problem.prior.shape != (problem.n_classes, *problem.features.shape[1:]),
+        f"prior; give weights of shape {(problem.n_classes, *problem.features.shape[1:])}",
     )
     yield not problem.memory > 0, f"memory {problem.memory}; give bytes"
     yield (

@@ -112,8 +112,8 @@ def test_the_same_picture_under_two_labels(
 
 
 def test_a_head_that_is_not_there(extracted: Any) -> None:
-    with pytest.raises(ProbeError, match="head 'ridge': unknown; give softmax or logistic"):
-        api.probe(extracted, head="ridge")
+    with pytest.raises(ProbeError, match="head 'forest': unknown; give one of softmax, logistic"):
+        api.probe(extracted, head="forest")
 
 
 def test_no_cache(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.datasets import load_digits
@@ -382,3 +382,36 @@ def test_the_bound_holds_with_a_prior(seed, decade):
     (tight,) = solve_path(replace(asked, tolerance=1e-9))
     assert loose.objective * (1 - loose.gap) <= tight.objective * (1 + 1e-12)
     assert loose.objective >= tight.objective * (1 - tight.gap) * (1 - 1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(5, 30),
+    D=st.integers(2, 16),
+    K=st.sampled_from([3, 5]),
+    kind=st.sampled_from(["plain", "imbalanced", "separable", "duplicate", "constant", "offset"]),
+    loss=st.sampled_from(["softmax", "logistic"]),
+    decade=st.floats(-8, 8),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+    spread=st.sampled_from([0.0, 2.0]),
+    tolerance=st.sampled_from([0.3, 1e-3, 1e-6]),
+)
+@example(0, 5, 16, 5, "plain", "softmax", 8.0, np.float16, 2.0, 1e-3)  # one row a class, n < D
+@example(0, 30, 2, 3, "separable", "logistic", 8.0, np.float32, 2.0, 1e-6)
+@example(0, 30, 4, 3, "constant", "softmax", -8.0, np.float16, 2.0, 1e-6)
+def test_what_is_reported_is_never_below_the_true_gap(
+    problem_of, referee, seed, n, D, K, kind, loss, decade, dtype, spread, tolerance
+):
+    """Whatever the features' scales and dtype; the optimum by Newton's method in float64."""
+    X, codes = problem_of(seed, n, D, K, kind)
+    X *= 10.0 ** np.random.default_rng(seed).uniform(-spread, spread, size=D)
+    X = np.clip(X, -6e4, 6e4).astype(dtype)
+    train, C = np.ones((1, n), np.bool_), 10.0**decade
+    asked = PathProblem(X, codes, K, train, np.array([C]), loss=loss, tolerance=tolerance)
+    (fit,) = solve_path(asked)
+    Y, exact = np.eye(K)[codes], X.astype(np.float64)
+    optimum = objective(loss, exact, Y, *referee(loss, exact, Y, C), C)
+    assert fit.objective * (1 - fit.gap) <= optimum * (1 + 1e-12)
+    assert 0 <= fit.gap <= 1
+    assert (fit.status is FitStatus.CONVERGED) == (fit.gap <= tolerance)
