@@ -49,7 +49,7 @@ class Options:
 
     def digits(self, rows: int, name: str) -> Data:
         """Real features of some of the digits."""
-        folder = self.folder / name
+        folder = self.folder / f"{name}-rows"
         features, targets = _extracted(self.cache)
         chosen = np.sort(np.random.default_rng(0).permutation(len(features))[:rows])
         return _saved(folder, features[chosen], targets[chosen])

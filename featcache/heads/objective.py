@@ -172,9 +172,12 @@ class Softmax:
         return means, torch.stack(products) - means[:, None] * means[None]
 
     def bending(self, Z: Tensor, a: Tensor) -> Tensor:
-        """(B, K, K) sum_i a_i (diag(p_i) - p_i p_i'), its diagonal minus the sum of the others."""
+        """(B, K, K) sum_i a_i (diag(p_i) - p_i p_i'), its diagonal minus the sum of the others.
+
+        By float32 products: a Newton step need not know it better.
+        """
         P = torch.softmax(Z, dim=1)
-        H = -(P * a[:, None]) @ P.mT
+        H = -((P * a[:, None]).float() @ P.float().mT).double()
         H.diagonal(dim1=1, dim2=2).zero_()
         H.diagonal(dim1=1, dim2=2).sub_(H.sum(dim=2))
         return H
