@@ -216,6 +216,7 @@ class _Group:
         )
         self._rows = self._read(self._trained, problem.memory // 2)
         self._others = np.setdiff1d(np.flatnonzero(self._scored(folds)), self._trained)
+        self._places: dict[int, _Places] = {}
         self._more = self._read(self._others, problem.memory // 8).exactly()
 
     def _read(self, kept: np.ndarray, memory: int) -> Rows:
@@ -318,20 +319,16 @@ class _Group:
 
     def _wanted(self, fold: int, solved: Solved) -> Tensor:
         """(K, s) logits of the rows that a fold scores."""
-        problem = self._problem
-        if problem.score is None:
-            return solved.W.new_empty(len(solved.W), 0)
-        wanted = np.flatnonzero(problem.score[fold])
-        known = np.isin(wanted, self._trained)
-        logits = solved.W.new_empty(len(solved.W), len(wanted))
-        places = np.searchsorted(self._trained, wanted[known])
-        logits[:, _index(known)] = solved.logits[:, _index(places)].double()
-        if not known.all():
-            places = _index(np.searchsorted(self._others, wanted[~known]))
+        if fold not in self._places:
+            self._places[fold] = _Places.of(self._scored([fold]), self._trained, self._others)
+        at, logits = self._places[fold], solved.W.new_empty(len(solved.W), self._places[fold].count)
+        logits[:, at.known] = solved.logits[:, at.among_trained].double()
+        if len(at.unknown):
             others = self._others_logits(solved.W)
-            if problem.prior is not None:
-                others += self._offset(self._others, self._columns[fold].solved(problem.prior))
-            logits[:, _index(~known)] = others[:, places]
+            if self._problem.prior is not None:
+                prior = self._columns[fold].solved(self._problem.prior)
+                others += self._offset(self._others, prior)
+            logits[:, at.unknown] = others[:, at.among_others]
         return logits
 
     def _others_logits(self, W: Tensor) -> Tensor:
@@ -365,6 +362,36 @@ class _Group:
             absent=columns.absent,
             probabilities=solution.probabilities(torch.cat([part.logits for part in parts])),
             _solution=solution,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where the rows that a fold scores lie: among those that train, or among the others.
+
+    Attributes:
+        count: how many there are.
+        known, among_trained: positions of those that some fold trains on, and theirs there.
+        unknown, among_others: of the others.
+    """
+
+    count: int
+    known: Tensor
+    among_trained: Tensor
+    unknown: Tensor
+    among_others: Tensor
+
+    @classmethod
+    def of(cls, scored: np.ndarray, trained: np.ndarray, others: np.ndarray) -> _Places:
+        """Of rows marked (n,); both other arrays are sorted positions."""
+        rows = np.flatnonzero(scored)
+        known = np.isin(rows, trained)
+        return cls(
+            len(rows),
+            _index(np.flatnonzero(known)),
+            _index(np.searchsorted(trained, rows[known])),
+            _index(np.flatnonzero(~known)),
+            _index(np.searchsorted(others, rows[~known])),
         )
 
 
