@@ -69,8 +69,9 @@ class ExtractResult(Record, os.PathLike[str]):
     Attributes:
         cache: folder of the cache.
         samples: what the source names; every one is computed, reused or skipped.
-        computed: rows computed now. reused: samples served by rows there before (or by the row
-            of a picture with the same bytes). skipped: samples without a row.
+        computed: pictures of which at least one row was computed now. reused: samples served by
+            rows there before (or by those of a picture with the same bytes). skipped: samples
+            without a row.
         classes: names, sorted.
         features: by cut.
         seconds: of the whole; images_per_second: of decoding and forward passes, 0 if none ran.
@@ -391,6 +392,7 @@ class StreamInfo:
     """A stream of a cache."""
 
     cut: str
+    pooling: str
     shape: tuple[int, ...]
     dtype: str
     rows: int

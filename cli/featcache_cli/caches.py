@@ -50,7 +50,7 @@ def _render_contents(result: Any) -> None:
     )
     for s in result.streams:
         streams.add_row(
-            s.cut,
+            s.cut if s.pooling == "none" else f"{s.cut} ({s.pooling})",
             " x ".join(map(str, s.shape)),
             s.dtype,
             str(s.rows),

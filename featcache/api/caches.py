@@ -83,6 +83,7 @@ def _stream(cache: Cache, entry: StreamEntry) -> StreamInfo:
     skipped = reader.is_skipped(cache.index.hashes)
     return StreamInfo(
         cut=entry.stream.cut,
+        pooling=entry.stream.pooling,
         shape=entry.shape,
         dtype=entry.stream.dtype,
         rows=len(reader),
