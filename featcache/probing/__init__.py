@@ -8,6 +8,7 @@
     fitting   the probe
     screening ridge and neighbours, in closed form
     few_shots heads of k pictures a class
+    protocols published protocols by name
 
 What is held out depends on the data; rows that are in neither val nor test train:
 
