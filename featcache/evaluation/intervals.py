@@ -8,9 +8,12 @@ import numpy as np
 from scipy.stats import norm, t
 
 from featcache.errors import ProbeError
+from featcache.evaluation.nested import DesignEffect
 
 WILSON = "Wilson score"
 WILSON_BY_GROUP = "Wilson score on the effective number of rows (clustered by group)"
+WILSON_NESTED = f"{WILSON}, widened for the variance of training"
+WILSON_NESTED_BY_GROUP = f"{WILSON_BY_GROUP}, widened for the variance of training"
 
 
 @dataclass(frozen=True)
@@ -30,19 +33,25 @@ class Interval:
 
 
 def accuracy_interval(
-    correct: np.ndarray, groups: np.ndarray | None = None, confidence: float = 0.95
+    correct: np.ndarray,
+    groups: np.ndarray | None = None,
+    confidence: float = 0.95,
+    effect: DesignEffect | None = None,
 ) -> Interval:
     """Interval of the accuracy behind n scored rows.
 
     Rows that are independent: Wilson's score interval (Wilson 1927). Where groups hold several
     rows, Wilson's interval on the effective number of rows (see `effective_rows`), as Korn and
-    Graubard (1998) do for surveys. It speaks of rows drawn like these, scored by heads like these;
-    the variance of training is not in it.
+    Graubard (1998) do for surveys. It speaks of rows drawn like these, scored by heads like these.
+    Where the rows trained the heads that score each other, the variance of training is in it only
+    if its design effect is given: no row then counts for more than 1 / effect, and none for less
+    than 1 / K, as scores of K folds that are all alike would.
 
     Args:
         correct: (n,) bool.
         groups: (n,) int ids; rows of one id are not independent.
         confidence: between 0 and 1.
+        effect: of the cross-validation that scored the rows (see `nested`), or None.
 
     Raises:
         ProbeError: there is no row, or the confidence is not between 0 and 1.
@@ -52,10 +61,13 @@ def accuracy_interval(
     if not 0 < confidence < 1:
         raise ProbeError(f"confidence {confidence}; give a number between 0 and 1, such as 0.95")
     share, n = float(np.mean(correct)), float(len(correct))
-    if groups is None or len(np.unique(groups)) == len(groups):
-        return _wilson(share, n, confidence, WILSON)
-    rows = effective_rows(correct, groups, confidence)
-    return _wilson(share, rows, confidence, WILSON_BY_GROUP)
+    alone = groups is None or len(np.unique(groups)) == len(groups)
+    rows = n if alone else effective_rows(correct, groups, confidence)
+    if effect is None:
+        return _wilson(share, rows, confidence, WILSON if alone else WILSON_BY_GROUP)
+    rows = min(rows, max(n / max(effect.value, 1.0), rows / effect.folds))
+    method = WILSON_NESTED if alone else WILSON_NESTED_BY_GROUP
+    return _wilson(share, rows, confidence, method)
 
 
 def effective_rows(correct: np.ndarray, groups: np.ndarray, confidence: float) -> float:

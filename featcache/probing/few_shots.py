@@ -13,7 +13,6 @@ the default estimate where there is no split.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +23,10 @@ from featcache.evaluation.metrics import Scores, score
 from featcache.evaluation.shots import support_rows
 from featcache.heads.solver import Fit
 from featcache.probing.judging import HeldOut
-from featcache.probing.roles import assign_roles, sharing
+from featcache.probing.roles import assign_roles, sharing, short_classes
 from featcache.probing.rows import Bools, LabelledRows
 from featcache.probing.solving import Progress, Solving
 from featcache.probing.spec import Probed, ProbeSpec, ShotScore
-
-_NAMED = 5
 
 _UNTOUCHED = 1e-9
 """Of the smallest C: a head at it is its prior."""
@@ -98,13 +95,15 @@ class _FewShots:
         self._solving.expected = sum(self._fits(k, s) for k, supports in drawn for s in supports)
         shots = tuple(self._scored(k, supports) for k, supports in drawn)
         solving = self._solving
+        most = max((k for k in counts if k is not None), default=0)
+        short = short_classes(self._data, self._roles.train, most)
         return FewShots(
             shots,
             solving.done,
             solving.missed,
             solving.worst,
             time.perf_counter() - started,
-            (*self._warnings(counts), *solving.warnings()),
+            (*short, *solving.warnings()),
         )
 
     def _supports(self, shots: int | None) -> list[Bools]:
@@ -209,14 +208,3 @@ class _FewShots:
     def _measured_on(self) -> str:
         measured = self._roles.measured
         return f"the {measured} split" if measured else "all other pictures"
-
-    def _warnings(self, counts: tuple[int | None, ...]) -> Iterator[str]:
-        """Classes that have fewer pictures than were asked for."""
-        data = self._data
-        most = max((k for k in counts if k is not None), default=0)
-        rows = np.bincount(data.targets[self._roles.train], minlength=len(data.classes))
-        short = np.flatnonzero(rows < most).tolist()
-        if short:
-            named = ", ".join(f"{data.classes[k]!r} ({rows[k]})" for k in short[:_NAMED])
-            more = f" and {len(short) - _NAMED} more" if len(short) > _NAMED else ""
-            yield f"fewer than {most} pictures to draw from: {named}{more}; they give all they have"

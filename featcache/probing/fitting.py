@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from featcache.evaluation.metrics import correct
+from featcache.evaluation.nested import DesignEffect, LeftOut
 from featcache.evaluation.splits import Folds
 from featcache.heads.solver import Fit
 from featcache.probing.judging import HeldOut, judge, predict
@@ -14,6 +16,15 @@ from featcache.probing.roles import assign_roles, class_warnings
 from featcache.probing.rows import Bools, LabelledRows, Probabilities
 from featcache.probing.solving import Progress, Solving
 from featcache.probing.spec import PathScore, Probed, ProbeSpec
+
+_PARTITIONS = 5
+"""Of the rows, whose folds tell what training adds to an interval."""
+
+_FEWEST_FOLDS = 3
+"""That can tell: two of them are left out at once."""
+
+_ROUGHLY = 1e-2
+"""Tolerance of those heads, of which only right and wrong are counted."""
 
 
 def fit_probe(data: LabelledRows, spec: ProbeSpec, progress: Progress | None = None) -> Probed:
@@ -68,7 +79,9 @@ class _Probing:
         rests = [train & outer.train(fold) for fold in outer]
         inner = [solving.inner_folds(rest) for rest in rests]
         grid = solving.grid(train)
-        solving.expected = len(grid) * sum(folds.count + 1 for folds in inner) + 1
+        left_out = self._left_out(outer.count)
+        more = len(left_out) if left_out else 0
+        solving.expected = len(grid) * sum(folds.count + 1 for folds in inner) + 1 + more
         probabilities = np.full((len(data), len(data.classes)), np.nan)
         held_out = HeldOut(data, len(grid))
         chosen: list[float] = []
@@ -81,8 +94,9 @@ class _Probing:
             probabilities[out] = best.probabilities
             chosen.append(best.C)
         counts = sorted({folds.count for folds in inner})
+        strength = float(grid[held_out.best])
         judged = self._judged(
-            solving.fit(train, float(grid[held_out.best])),
+            solving.fit(train, strength),
             held_out.path(grid),
             held_out.best,
             outer,
@@ -91,8 +105,27 @@ class _Probing:
             probabilities=probabilities,
             method=f"nested cross-validation ({outer.count} outer, "
             f"{' to '.join(map(str, counts))} inner folds)",
+            effect=self._training_effect(left_out, strength) if left_out else None,
         )
         return replace(judged, chosen=tuple(chosen))
+
+    def _left_out(self, folds: int) -> LeftOut | None:
+        """Other partitions of the same rows, for what training adds to the interval."""
+        if folds < _FEWEST_FOLDS:
+            return None
+        seeds = ((self._spec.seed + 1 + number) % 2**32 for number in range(_PARTITIONS))
+        return LeftOut([self._solving.folds(self._roles.train, folds, seed) for seed in seeds])
+
+    def _training_effect(self, left_out: LeftOut, strength: float) -> DesignEffect:
+        """What training adds to the variance of the estimate; see `evaluation.nested`."""
+        data = self._data
+        right = np.zeros(left_out.held_out.shape, np.bool_)
+        train = left_out.train & self._roles.train
+        grid, tolerance = np.array([strength]), max(self._spec.tolerance, _ROUGHLY)
+        for fit in self._solving.solve(train, left_out.held_out, grid, tolerance):
+            rows = left_out.held_out[fit.fold]
+            right[fit.fold, rows] = correct(fit.probabilities, data.targets[rows])
+        return left_out.design_effect(right, data.groups)
 
     def _tuned_within_train(self) -> Probed:
         roles, solving = self._roles, self._solving
@@ -142,13 +175,14 @@ class _Probing:
         judged: Bools,
         probabilities: Probabilities,
         method: str,
+        effect: DesignEffect | None = None,
     ) -> Probed:
         """Predict the rows of a split that the head did not see, and judge."""
         data = self._data
         unseen = judged & ~trained
         if unseen.any():
             probabilities[unseen] = predict(fit.head, data, unseen)
-        scores, interval, counts = judge(data, judged, probabilities)
+        scores, interval, counts = judge(data, judged, probabilities, effect)
         return Probed(
             fit=fit,
             path=path,

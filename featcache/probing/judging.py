@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from featcache.evaluation.intervals import Interval, accuracy_interval
 from featcache.evaluation.metrics import Scores, confusion, correct, losses, score
+from featcache.evaluation.nested import DesignEffect
 from featcache.heads.linear import LinearHead
 from featcache.probing.rows import Bools, LabelledRows, Probabilities
 from featcache.probing.spec import PathScore
@@ -68,7 +69,10 @@ def predict(head: LinearHead, data: LabelledRows, rows: Bools) -> Probabilities:
 
 
 def judge(
-    data: LabelledRows, judged: Bools, probabilities: Probabilities
+    data: LabelledRows,
+    judged: Bools,
+    probabilities: Probabilities,
+    effect: DesignEffect | None = None,
 ) -> tuple[Scores, Interval, npt.NDArray[np.int64]]:
     """Scores, interval and (K, K) confusion of the judged rows; (0, 0) for several labels.
 
@@ -76,9 +80,11 @@ def judge(
         data: the labelled rows.
         judged: (n,) bool, rows that were held out.
         probabilities: (n, K), of those rows at least.
+        effect: of the cross-validation that they come from, where it is known.
     """
     given, targets = probabilities[judged], data.targets[judged]
-    interval = accuracy_interval(correct(given, targets), data.groups[judged])
+    right = correct(given, targets)
+    interval = accuracy_interval(right, data.groups[judged], effect=effect)
     return score(given, targets), interval, _confusion(given, targets)
 
 

@@ -112,6 +112,25 @@ def class_warnings(
     return tuple(warnings)
 
 
+def short_classes(data: LabelledRows, rows: Bools, most: int, kind: str = "") -> tuple[str, ...]:
+    """Name the classes that have fewer of some rows than support sets ask for, in one warning.
+
+    Args:
+        data: the labelled rows, of one label each.
+        rows: (n,) bool, those that support sets are drawn from.
+        most: pictures a class that are asked for.
+        kind: what these rows are, in words: "train".
+    """
+    counts = np.bincount(data.targets[rows], minlength=len(data.classes))
+    short = np.flatnonzero(counts < most).tolist()
+    if not short:
+        return ()
+    shown = ", ".join(f"{data.classes[k]!r} ({counts[k]})" for k in short[:_NAMED])
+    more = f" and {len(short) - _NAMED} more" if len(short) > _NAMED else ""
+    of = f" of {kind}" if kind else ""
+    return (f"fewer than {most} pictures{of} to draw from: {shown}{more}; they give all they have",)
+
+
 def _sizes(data: LabelledRows, train: Bools) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """(K,) how many training rows, and how many groups of them, each class has."""
     targets, groups = data.targets[train], data.groups[train]

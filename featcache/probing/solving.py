@@ -84,9 +84,9 @@ class Solving:
         """See `grid_of`."""
         return grid_of(self._data, self._spec, rows)
 
-    def folds(self, rows: Bools, count: int) -> Folds:
-        """See `split_folds`."""
-        return split_folds(self._data, rows, count, self._spec.seed)
+    def folds(self, rows: Bools, count: int, seed: int | None = None) -> Folds:
+        """See `split_folds`; the seed is the spec's unless another is given."""
+        return split_folds(self._data, rows, count, self._spec.seed if seed is None else seed)
 
     def inner_folds(self, rows: Bools) -> Folds:
         """The folds that choose C within some rows.
@@ -124,9 +124,16 @@ class Solving:
         return fit
 
     def solve(
-        self, train: Bools, scored: Bools | None, grid: npt.NDArray[np.float64]
+        self,
+        train: Bools,
+        scored: Bools | None,
+        grid: npt.NDArray[np.float64],
+        tolerance: float | None = None,
     ) -> Iterator[Fit]:
-        """Heads of each set of training rows (F, n) at every C, scoring rows (F, n)."""
+        """Heads of each set of training rows (F, n) at every C, scoring rows (F, n).
+
+        The tolerance is the spec's unless another is given.
+        """
         spec, data = self._spec, self._data
         for rows in train:
             self._refuse_one_class(rows)
@@ -138,7 +145,7 @@ class Solving:
             grid=grid,
             loss=spec.loss,
             standardize=spec.standardize,
-            tolerance=spec.tolerance,
+            tolerance=tolerance or spec.tolerance,
             score=scored,
             balanced=spec.balanced,
             smoothing=spec.smoothing,

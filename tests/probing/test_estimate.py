@@ -12,6 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.multiclass import OneVsRestClassifier
 from threadpoolctl import threadpool_limits
 
+from featcache.evaluation.intervals import WILSON, WILSON_NESTED, accuracy_interval
 from featcache.probing import ProbeSpec, fit_probe
 
 SEED, OUTER, INNER = 4, 3, 2
@@ -95,13 +96,26 @@ def test_the_refit_is_at_the_best_of_the_path(rows_of: Any, few: Any) -> None:
     assert 0.003 <= probed.one_error_C <= probed.fit.C
     assert probed.trained.all()
     assert probed.converged
-    assert probed.fits == 3 * 3 * (3 + 1) + 1
+    assert probed.fits == 3 * 3 * (3 + 1) + 1 + 5 * (3 + 3)
+
+
+def test_the_interval_has_the_variance_of_training_in_it(rows_of: Any, few: Any) -> None:
+    X, y = few
+    noisy = X[:60] + 3 * np.random.default_rng(0).normal(size=X[:60].shape)
+    probed = fit_probe(rows_of(noisy, y[:60]), ProbeSpec(grid=(0.01,), folds=3))
+    right = probed.probabilities.argmax(axis=1) == y[:60]
+    alone = accuracy_interval(right)
+    assert probed.interval.method == WILSON_NESTED
+    assert probed.interval.lo <= alone.lo
+    assert alone.hi <= probed.interval.hi
+    two = fit_probe(rows_of(noisy, y[:60]), ProbeSpec(grid=(0.01,), folds=2))
+    assert two.interval.method == WILSON  # two folds cannot tell
 
 
 def test_progress_counts_every_fit_to_the_end(rows_of: Any, few: Any) -> None:
     seen: list[tuple[str, int, int]] = []
     probed = fit_probe(rows_of(*few), ProbeSpec(grid=(0.01, 1.0)), lambda *a: seen.append(a))
-    total = 5 * 2 * (3 + 1) + 1
+    total = 5 * 2 * (3 + 1) + 1 + 5 * (5 + 10)
     assert seen == [("fit", i, total) for i in range(1, total + 1)]
     assert probed.fits == total
 

@@ -12,6 +12,7 @@ from featcache.probing.few_shots import FewShots
 from featcache.probing.protocols.asked import Asked
 from featcache.probing.protocols.holding_out import hold_out_by_class
 from featcache.probing.protocols.searching import Search
+from featcache.probing.roles import short_classes
 from featcache.probing.rows import Bools
 from featcache.probing.spec import ShotScore
 
@@ -26,7 +27,6 @@ LSR_BIAS = 100.0
 LSR_FLOOR = 1e-5
 
 _FIFTH = 0.2
-_NAMED = 5
 _BLOCK = 16384
 
 
@@ -45,8 +45,8 @@ def coop(asked: Asked) -> FewShots:
     drawn once; fits end by certificate, not at 1000 iterations.
     """
     train, val = _coop_pools(asked)
-    _warn_of_short(asked, train, COOP_SHOTS[-1], "train")
-    _warn_of_short(asked, val, COOP_VAL_SHOTS, "val")
+    asked.warnings.extend(short_classes(asked.data, train, COOP_SHOTS[-1], "train"))
+    asked.warnings.extend(short_classes(asked.data, val, COOP_VAL_SHOTS, "val"))
     each = len(COOP_POWERS) + 2 + COOP_STEPS - 1
     asked.solving.expected = len(COOP_SHOTS) * len(COOP_SEEDS) * each
     method = (
@@ -113,7 +113,7 @@ def fewshot_lsr(asked: Asked) -> FewShots:
     split takes no part. Ours: float64 (there float32), and support sets that are drawn by content.
     """
     train = asked.roles.train
-    _warn_of_short(asked, train, LSR_SHOTS[-1], "train")
+    asked.warnings.extend(short_classes(asked.data, train, LSR_SHOTS[-1], "train"))
     if asked.roles.tuning.any():
         asked.warnings.append("the val split takes no part in this protocol")
     asked.solving.expected = len(LSR_SHOTS) * len(LSR_SEEDS)
@@ -162,20 +162,6 @@ def _support(asked: Asked, rows: Bools, shots: int, seed: int) -> Bools:
     """(n,) bool: `shots` of the rows of each class, by content and seed alone."""
     data = asked.data
     return support_rows(data.targets, data.groups, data.hashes, rows, shots, seed)
-
-
-def _warn_of_short(asked: Asked, rows: Bools, most: int, named: str) -> None:
-    """Name the classes that have fewer of the rows than are asked for."""
-    data = asked.data
-    counts = np.bincount(data.targets[rows], minlength=len(data.classes))
-    short = np.flatnonzero(counts < most).tolist()
-    if short:
-        shown = ", ".join(f"{data.classes[k]!r} ({counts[k]})" for k in short[:_NAMED])
-        more = f" and {len(short) - _NAMED} more" if len(short) > _NAMED else ""
-        asked.warnings.append(
-            f"fewer than {most} pictures of {named} to draw from: {shown}{more}; they give all "
-            "they have"
-        )
 
 
 def _few_shots(asked: Asked, shots: tuple[ShotScore, ...]) -> FewShots:
