@@ -5,6 +5,7 @@
     │   ├── SourceMissingError (FileNotFoundError)   the pictures are needed and are not there
     │   └── DownloadError (ConnectionError)          a public data set could not be fetched
     ├── PictureError (ValueError)             one picture cannot be turned into pixels
+    ├── AugmentationError (ValueError)        no such views of pictures can be made
     ├── BackboneError (ValueError)            a network cannot be used as a backbone
     │   ├── UnknownBackboneError (LookupError)       no network of that name
     │   └── WeightsError (OSError)                   weights cannot be fetched, read or fitted
@@ -44,6 +45,10 @@ class DownloadError(SourceError, ConnectionError):
 
 class PictureError(FeatcacheError, ValueError):
     """One picture cannot be turned into pixels; its text is the reason of a skip record."""
+
+
+class AugmentationError(FeatcacheError, ValueError):
+    """No such views of pictures can be made."""
 
 
 class BackboneError(FeatcacheError, ValueError):

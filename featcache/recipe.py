@@ -209,13 +209,30 @@ class Recipe:
         return sha256_json(self.to_dict())
 
 
+PLAIN = "none"
+"""The policy of the picture itself."""
+
+TTA = "tta"
+"""The policy of views that are predicted beside the plain one (test-time augmentation)."""
+
+
 @dataclass(frozen=True)
 class View(_Record):
     """Which augmented copy of a picture: number 0 of policy "none" is the picture itself."""
 
-    policy: str = "none"
+    policy: str = PLAIN
     seed: int = 0
     number: int = 0
+
+    @property
+    def only_trains(self) -> bool:
+        """Whether nothing is predicted from it, so that no picture marked test has it."""
+        return self.policy not in (PLAIN, TTA)
+
+    def __str__(self) -> str:
+        if self == View():
+            return "plain view"
+        return f"view {self.number} of {self.policy!r}, seed {self.seed}"
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from featcache import plots
+from featcache.recipe import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +55,24 @@ class FeatureInfo:
 
 
 @dataclass(frozen=True)
+class ViewSet:
+    """How many views of a policy and a seed there are, the plain view not counted."""
+
+    policy: str
+    seed: int
+    count: int
+
+    @classmethod
+    def all_of(cls, views: Iterable[View]) -> tuple[Self, ...]:
+        """Those that some views (of several cuts, say) are of."""
+        counts = Counter((v.policy, v.seed) for v in dict.fromkeys(views) if v != View())
+        return tuple(cls(policy, seed, count) for (policy, seed), count in counts.items())
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.policy} (seed {self.seed})"
+
+
+@dataclass(frozen=True)
 class ChangeCounts:
     """How many samples differ from the last extraction."""
 
@@ -78,6 +99,7 @@ class ExtractResult(Record, os.PathLike[str]):
         recipe: everything that decides the values.
         engine: name, device, threads, batch size.
         changes: against the last extraction; None at the first.
+        views: that were asked for beside the plain one.
         passed_over: files that are no samples, counted by reason.
         warnings: what a person should know, by name.
     """
@@ -94,6 +116,7 @@ class ExtractResult(Record, os.PathLike[str]):
     recipe: dict[str, Any]
     engine: dict[str, Any]
     changes: ChangeCounts | None = None
+    views: tuple[ViewSet, ...] = ()
     passed_over: dict[str, int] = field(default_factory=dict[str, int])
     warnings: tuple[str, ...] = ()
 
@@ -401,6 +424,7 @@ class StreamInfo:
     bytes: int
     missing: int
     computed_by: tuple[str, ...]
+    view: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -470,12 +494,17 @@ class VerifyResult(Record):
 
 @dataclass(frozen=True)
 class PruneResult(Record):
-    """What `prune` removed: unnamed files, and rows whose content no sample has any more."""
+    """What `prune` removed: unnamed files, and rows whose content no sample has any more.
+
+    Attributes:
+        views: augmented views that are still there, of every policy and seed.
+    """
 
     cache: str
     files: int
     rows: int
     bytes_freed: int
+    views: tuple[ViewSet, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,24 @@ def _render_contents(result: Any) -> None:
     classes = ", ".join(f"{printable(n)} {c}" for n, c in list(result.classes.items())[:_MANY])
     more = len(result.classes) - _MANY
     line(f"classes: {len(result.classes)}: {classes}" + (f" and {more} more" if more > 0 else ""))
+    augmented = any(s.view["number"] for s in result.streams)
+    view = ["view"] if augmented else []
     streams = table(
-        "cut", "shape", "dtype", ">rows", ">missing", ">skipped", ">shards", ">MB", "computed by"
+        "cut",
+        *view,
+        "shape",
+        "dtype",
+        ">rows",
+        ">missing",
+        ">skipped",
+        ">shards",
+        ">MB",
+        "computed by",
     )
     for s in result.streams:
         streams.add_row(
             s.cut if s.pooling == "none" else f"{s.cut} ({s.pooling})",
+            *([_view(s.view)] if augmented else []),
             " x ".join(map(str, s.shape)),
             s.dtype,
             str(s.rows),
@@ -65,6 +77,13 @@ def _render_contents(result: Any) -> None:
         line(f"skipped: {printable(skip.path)}: {printable(skip.reason)}")
     if result.results:
         line(f"results: {', '.join(result.results)}")
+
+
+def _view(view: dict[str, Any]) -> str:
+    """`plain`, or number, policy and seed."""
+    if not view["number"]:
+        return "plain"
+    return f"{view['number']} of {view['policy']}, seed {view['seed']}"
 
 
 def _render_staleness(result: Any) -> None:
@@ -122,3 +141,5 @@ def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
         show_json(result.to_json())
         return
     line(f"removed {result.rows} rows and {result.files} files, {result.bytes_freed / 1e6:.1f} MB")
+    if result.views:
+        line(f"still there: views {', '.join(map(str, result.views))}")

@@ -90,6 +90,32 @@ def extract(
             "tokens); 'cls', the class token; 'flatten', all as one vector; 'none', all as it is.",
         ),
     ] = Pooling.avg,
+    views: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="V",
+            help="Views of every picture not marked test: the plain one and V - 1 augmented ones.",
+        ),
+    ] = 1,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="What makes the others: flip, the mirrored picture; standard, a random crop, "
+            "mirrored or not, turned, sheared, its colours shifted; randaugment:N,M; trivial. "
+            "Else standard.",
+        ),
+    ] = None,
+    augment_seed: Annotated[int, typer.Option(min=0, help="Of what they draw.")] = 0,
+    tta: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="N random crops of every picture, for `probe --tta` to predict from as well.",
+        ),
+    ] = 0,
     store_dtype: Annotated[
         StoreDtype | None,
         typer.Option(
@@ -134,6 +160,8 @@ def extract(
     $ featcache extract digits --backbone timm/vit_small_patch16_224
 
     $ featcache extract pets/ --backbone resnet50 --cut layer3.5 --cut layer4.2
+
+    $ featcache extract pets/ --views 4 --augment standard
     """
     from featcache import api
 
@@ -147,6 +175,10 @@ def extract(
             out=out,
             cuts=tuple(cut or ()),
             pooling=pool.value,
+            views=views,
+            augment=augment,
+            augment_seed=augment_seed,
+            tta=tta,
             store_dtype=store_dtype.value if store_dtype else None,
             engine=engine.value,
             device=device,
@@ -179,6 +211,8 @@ def render(result: Any) -> None:
     line(f"features: {feature}, by {engine['name']} on {engine['device']}")
     for activation in inner:
         line(f"  after {activation}")
+    if result.views:
+        line(f"views beside the plain one: {', '.join(map(str, result.views))}")
     if result.passed_over:
         passed = ", ".join(f"{count} {reason}" for reason, count in result.passed_over.items())
         line(f"passed over: {printable(passed)}")

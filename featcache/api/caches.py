@@ -14,7 +14,7 @@ from featcache.backbones.registry import load_from_locator
 from featcache.errors import FeatcacheError, SourceMissingError
 from featcache.extraction.scanning import Changes, compare, path_counts, scan
 from featcache.images.sources import source_from_locator
-from featcache.recipe import differing_fields
+from featcache.recipe import View, differing_fields
 from featcache.results import (
     ChangeCounts,
     InfoResult,
@@ -53,7 +53,9 @@ def info(cache: PathLike) -> InfoResult:
             if content.tobytes() in skips
         ]
     counts = np.bincount(index.label_codes, minlength=len(index.label_names)).tolist()
-    streams = tuple(_stream(opened, entry) for entry in manifest.streams.values())
+    streams = tuple(
+        _stream(opened, entry) for entry in sorted(manifest.streams.values(), key=_by_view)
+    )
     return InfoResult(
         cache=os.fspath(cache),
         source=manifest.source,
@@ -77,6 +79,12 @@ def _splits(index: Index) -> dict[str, int]:
     return dict(Counter(names[code] for code in index.splits.tolist()))
 
 
+def _by_view(entry: StreamEntry) -> tuple[bool, str, int, int]:
+    """The plain ones first."""
+    view = entry.stream.view
+    return view != View(), view.policy, view.seed, view.number
+
+
 def _stream(cache: Cache, entry: StreamEntry) -> StreamInfo:
     reader = cache.reader(entry.stream.key)
     known = reader.positions(cache.index.hashes) >= 0
@@ -92,7 +100,8 @@ def _stream(cache: Cache, entry: StreamEntry) -> StreamInfo:
         bytes=sum(
             shard_path(cache.folder, entry.stream, s.number).stat().st_size for s in entry.shards
         ),
-        missing=int((~known & ~skipped).sum()),
+        missing=int((~known & ~skipped & cache.index.wanting(entry.stream.view)).sum()),
+        view=entry.stream.view.to_dict(),
         computed_by=tuple(
             dict.fromkeys(
                 f"{p.engine} {p.versions.get(p.engine, '')} on {p.device}" for p in entry.plans

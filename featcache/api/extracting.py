@@ -15,7 +15,7 @@ from featcache.extraction.scanning import path_counts
 from featcache.images.naming import folder_safe
 from featcache.images.sources import open_source
 from featcache.recipe import Preprocessing
-from featcache.results import ChangeCounts, ExtractResult, FeatureInfo, Skip
+from featcache.results import ChangeCounts, ExtractResult, FeatureInfo, Skip, ViewSet
 from featcache.store.cache import Cache
 
 
@@ -33,8 +33,8 @@ def extract(
         **options: the other fields of `ExtractRequest`.
 
     Raises:
-        SourceError, BackboneError, EngineError, StoreError, PictureError (strict): each names the
-            file or value and says what to do.
+        SourceError, AugmentationError, BackboneError, EngineError, StoreError, PictureError
+            (strict): each names the file or value and says what to do.
     """
     request = as_request(ExtractRequest, data, options)
     source = open_source(request.data)
@@ -51,6 +51,7 @@ def extract(
         backbone=backbone,
         cuts=request.cuts,
         pooling=request.pooling,
+        views=request.all_views,
         dtype=request.store_dtype,
         engine=request.engine,
         device=request.device,
@@ -99,6 +100,7 @@ def _record(folder: Path, done: Extraction) -> ExtractResult:
             entry.stream.cut: FeatureInfo(entry.shape, entry.stream.dtype)
             for entry in (manifest.streams[key] for key in done.streams)
         },
+        views=ViewSet.all_of(manifest.streams[key].stream.view for key in done.streams),
         seconds=round(done.seconds, 3),
         images_per_second=round(done.processed / done.compute_seconds, 1)
         if done.processed

@@ -7,8 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
-from featcache.errors import BackboneError, ClassifierError, EngineError, ProbeError, StoreError
-from featcache.recipe import PENULTIMATE, Pooling, Preprocessing, StoredDtype
+from featcache.errors import (
+    AugmentationError,
+    BackboneError,
+    ClassifierError,
+    EngineError,
+    ProbeError,
+    StoreError,
+)
+from featcache.images.policies import tta_views, views_of
+from featcache.recipe import PENULTIMATE, PLAIN, Pooling, Preprocessing, StoredDtype, View
 
 Head = Literal["softmax", "logistic", "ridge", "knn"]
 
@@ -34,6 +42,11 @@ class ExtractRequest:
             pooled so.
         pooling: of the activations at those cuts: "avg" (mean over positions, without class and
             register tokens), "cls" (the class token), "flatten", or "none" (as they are).
+        views: views of every picture not marked test: the plain one and augmented ones.
+        augment: what makes the others: "flip", "standard", "randaugment:N,M" or "trivial"; None
+            is "standard".
+        augment_seed: of what they draw.
+        tta: so many random crops of every picture, to be predicted beside the plain view.
         store_dtype: what rows are stored as; None takes float32, and float16 for activations that
             are not pooled ("flatten", "none").
         engine, device: "auto" or a name.
@@ -45,7 +58,7 @@ class ExtractRequest:
         replace_source: let this data take the place of what the cache was made from.
 
     Raises:
-        BackboneError, EngineError, StoreError: a value that cannot be asked for.
+        AugmentationError, BackboneError, EngineError, StoreError: a value that cannot be asked for.
     """
 
     data: PathLike
@@ -56,6 +69,10 @@ class ExtractRequest:
     out: PathLike | None = None
     cuts: tuple[str, ...] = ()
     pooling: Pooling = "avg"
+    views: int = 1
+    augment: str | None = None
+    augment_seed: int = 0
+    tta: int = 0
     store_dtype: StoredDtype | None = None
     engine: str = "auto"
     device: str = "auto"
@@ -71,6 +88,7 @@ class ExtractRequest:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EngineError(f"{name} {value}: give at least 1, or leave it out")
+        _ = self.all_views  # refuses those that cannot be made
         cuts = (self.cuts,) if isinstance(self.cuts, str) else tuple(self.cuts)
         object.__setattr__(self, "cuts", cuts)
         if self.pooling not in get_args(Pooling):
@@ -80,6 +98,18 @@ class ExtractRequest:
         if self.store_dtype is not None and self.store_dtype not in get_args(StoredDtype):
             known = " or ".join(get_args(StoredDtype))
             raise StoreError(f"store_dtype {self.store_dtype!r}: unknown; give {known}")
+
+    @property
+    def all_views(self) -> tuple[View, ...]:
+        """The plain view, the augmented ones, and those that are predicted."""
+        if self.views == 1 and self.augment not in (None, PLAIN):
+            raise AugmentationError(
+                f"augment {self.augment!r} with 1 view, which is the plain picture: give views 2 "
+                "or more, or leave augment out"
+            )
+        policy = self.augment or (PLAIN if self.views == 1 else "standard")
+        crops = tta_views(self.tta, self.augment_seed)
+        return (*views_of(policy, self.views, self.augment_seed), *crops)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from featcache.api.requests import PathLike
-from featcache.results import DamagedFile, PruneResult, VerifyResult
+from featcache.results import DamagedFile, PruneResult, VerifyResult, ViewSet
+from featcache.store.cache import Cache
 from featcache.store.upkeep import prune_files, verify_files
 
 
@@ -41,4 +42,6 @@ def prune(cache: PathLike) -> PruneResult:
         CacheBusyError: another process writes it. StoreError: it cannot be used.
     """
     done = prune_files(Path(cache))
-    return PruneResult(os.fspath(cache), done.files, done.rows, done.bytes_freed)
+    streams = Cache(Path(cache)).manifest.streams.values()
+    views = ViewSet.all_of(entry.stream.view for entry in streams)
+    return PruneResult(os.fspath(cache), done.files, done.rows, done.bytes_freed, views)

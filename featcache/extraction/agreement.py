@@ -57,7 +57,9 @@ def refuse_disagreement(
         return False
     chosen = used[np.linspace(0, len(used) - 1, min(ROWS, len(used))).astype(np.int64)]
     slots = Places(index).slots(keys[chosen])
-    with closing(stream_pixels(source, preprocessing, slots, threads=1, ahead=ROWS)) as pixels:
+    views = (reader.entry.stream.view,)
+    pixels = stream_pixels(source, preprocessing, views, slots, threads=1, ahead=ROWS)
+    with closing(pixels):
         again = extract_shard(
             engine,
             pixels,

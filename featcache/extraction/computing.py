@@ -16,7 +16,7 @@ from featcache.errors import EngineError, PictureError
 from featcache.extraction import passes
 from featcache.extraction.agreement import refuse_disagreement, what_changed
 from featcache.extraction.jobs import DEFAULT_BATCH, Job, Progress
-from featcache.extraction.kept import Kept
+from featcache.extraction.kept import Kept, views_of
 from featcache.extraction.pipeline import Slot, Unusable, stream_pixels
 from featcache.extraction.scanning import Places, Scan
 from featcache.extraction.shards import ExtractedShard, extract_shard
@@ -94,7 +94,7 @@ class Computing:
             entry = self._entry(stream)
             plan = entry.open_plan
             if plan is not None and self._suits(plan):
-                pending = self._writer.pending(self._index, stream.key, plan)
+                pending = self._writer.pending(self._index, stream, plan)
                 if plans.digest(pending) == plan.pending_sha256:
                     yield entry, pending
 
@@ -118,11 +118,11 @@ class Computing:
         failed = opaque(hashes_of(slot.content for slot in self.failed))
         for stream in self._kept.shapes:
             entry = self._entry(stream).settled()
-            missing = plans.without(self._writer.pending(self._index, stream.key), failed)
+            missing = plans.without(self._writer.pending(self._index, stream), failed)
             if len(missing) and not self._agrees(entry):
                 log.info("dropping %d shards that no sample names any more", len(entry.shards))
                 entry = replace(entry, shards=())
-                missing = plans.without(self._index.unique_hashes, failed)
+                missing = plans.without(self._index.contents(stream.view), failed)
             yield entry, missing
 
     def _entry(self, stream: Stream) -> StreamEntry:
@@ -216,6 +216,7 @@ class Computing:
         pixels = stream_pixels(
             job.source,
             job.backbone.preprocessing,
+            views_of(begun.shapes),
             (slot for _, run in todo for slot in places.slots(run)),
             threads=job.threads or available_cores(),
             ahead=2 * plan.batch_size,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featcache.backbones.registry import Backbone
 from featcache.images.sources import Source
-from featcache.recipe import Pooling, StoredDtype
+from featcache.recipe import Pooling, StoredDtype, View
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); stages are "hash" and "extract"."""
@@ -30,6 +30,7 @@ class Job:
         cuts: units whose activations are kept beside the penultimate feature; `ALL` names
             all that can be pooled so.
         pooling: of the activations at those cuts.
+        views: all of them, the plain one first; see `images.policies`.
         dtype: stored dtype; None takes float32 for vectors, float16 for what is not pooled.
         engine, device: "auto" or a name.
         batch_size: rows a forward pass; None takes the open plan's, else `DEFAULT_BATCH`.
@@ -45,6 +46,7 @@ class Job:
     backbone: Backbone
     cuts: tuple[str, ...] = ()
     pooling: Pooling = "avg"
+    views: tuple[View, ...] = (View(),)
     dtype: StoredDtype | None = None
     engine: str = "auto"
     device: str = "auto"

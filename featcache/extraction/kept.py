@@ -1,8 +1,12 @@
-"""Which streams an extraction keeps, and the stems that give them."""
+"""Which streams an extraction keeps, and the stems that give them.
+
+Streams that differ in their view alone are the same output of a stem, given other pixels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 
 from torch import nn
@@ -12,11 +16,14 @@ from featcache.backbones.tracing import Traced, trace
 from featcache.backbones.units import list_units
 from featcache.errors import BackboneError
 from featcache.extraction.jobs import ALL, Job
-from featcache.recipe import PENULTIMATE, Pooling, StoredDtype, Stream
+from featcache.recipe import PENULTIMATE, Pooling, StoredDtype, Stream, View
+
+Output = tuple[str, Pooling]
+"""What a stem gives: the activation at a cut, and how it is pooled."""
 
 
 class Kept:
-    """The streams of a job: the penultimate feature, and the activation at each cut.
+    """The streams of a job: the penultimate feature, and the activation at each cut, of each view.
 
     A network is traced only if a cut is asked for; without one it need not be traceable.
 
@@ -34,14 +41,19 @@ class Kept:
         self._job = job
         recipe = job.backbone.recipe().key
         feature = Stream(recipe, dtype=job.dtype or "float32")
-        self.shapes: dict[Stream, tuple[int, ...]] = {feature: (job.backbone.width,)}
+        plain: dict[Stream, tuple[int, ...]] = {feature: (job.backbone.width,)}
         for cut in self._cuts():
             stream = Stream(recipe, cut, job.pooling, job.dtype or _dtype(job))
-            self.shapes[stream] = pooled_shape(self._traced, cut, job.pooling)
+            plain[stream] = pooled_shape(self._traced, cut, job.pooling)
+        self.shapes: dict[Stream, tuple[int, ...]] = {
+            replace(stream, view=view): shape
+            for view in job.views
+            for stream, shape in plain.items()
+        }
 
     def stem(self, streams: Iterable[Stream]) -> nn.Module:
-        """What gives the rows of some streams, in their order: a tuple if there are several."""
-        kept: list[tuple[str, Pooling]] = [(stream.cut, stream.pooling) for stream in streams]
+        """What gives the outputs of some streams, in `outputs_of`'s order: a tuple if several."""
+        kept = outputs_of(streams)
         if kept == [(PENULTIMATE, "none")]:
             return self._job.backbone.stem
         return pooled_stem(self._traced, kept)
@@ -73,6 +85,16 @@ class Kept:
             return trace(backbone.stem, backbone.preprocessing.size)
         except BackboneError as error:
             raise BackboneError(f"{backbone.name}: {error}") from error
+
+
+def outputs_of(streams: Iterable[Stream]) -> list[Output]:
+    """The distinct outputs of a stem that some streams need, in their order."""
+    return list(dict.fromkeys((stream.cut, stream.pooling) for stream in streams))
+
+
+def views_of(streams: Iterable[Stream]) -> list[View]:
+    """The distinct views of some streams, in their order."""
+    return list(dict.fromkeys(stream.view for stream in streams))
 
 
 def _dtype(job: Job) -> StoredDtype:

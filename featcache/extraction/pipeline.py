@@ -7,7 +7,7 @@ order of what goes in: neither the number of threads nor their luck can change a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import PictureError
+from featcache.images.augmentation import view_pixels
 from featcache.images.decode import decode
 from featcache.images.sources import Source, content_hash
-from featcache.images.transforms import to_pixels
-from featcache.recipe import Preprocessing
+from featcache.recipe import Preprocessing, View
 
 Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
@@ -45,6 +45,14 @@ class Unusable:
 
 def load(source: Source, preprocessing: Preprocessing, slot: Slot) -> Pixels | Unusable:
     """(H, W, 3) uint8 pixels of one slot, or why there are none."""
+    loaded = load_views(source, preprocessing, (View(),), slot)
+    return loaded if isinstance(loaded, Unusable) else loaded[0]
+
+
+def load_views(
+    source: Source, preprocessing: Preprocessing, views: Sequence[View], slot: Slot
+) -> Pixels | Unusable:
+    """(V, H, W, 3) uint8 pixels of views of one slot, decoded once, or why there are none."""
     try:
         content = source.read(slot.path)
     except PictureError as error:
@@ -52,7 +60,8 @@ def load(source: Source, preprocessing: Preprocessing, slot: Slot) -> Pixels | U
     if content_hash(content) != slot.content:
         return Unusable("it changed while it was read; run extract again", permanent=False)
     try:
-        return to_pixels(decode(content), preprocessing)
+        image = decode(content)
+        return np.stack([view_pixels(image, preprocessing, v, slot.content) for v in views])
     except PictureError as error:
         return Unusable(str(error))
     except MemoryError:
@@ -86,10 +95,12 @@ def in_order(
 def stream_pixels(
     source: Source,
     preprocessing: Preprocessing,
+    views: Sequence[View],
     slots: Iterable[Slot],
     *,
     threads: int,
     ahead: int,
 ) -> Generator[Pixels | Unusable, None, None]:
-    """Pixels of each slot in order; see `in_order`."""
-    return in_order(partial(load, source, preprocessing), slots, threads=threads, ahead=ahead)
+    """(V, H, W, 3) pixels of each slot in order; see `in_order`."""
+    load_one = partial(load_views, source, preprocessing, views)
+    return in_order(load_one, slots, threads=threads, ahead=ahead)

@@ -71,7 +71,8 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         manifest = writer.with_index(found.index, job.source.locator, backbone)
         computing = Computing(job, kept, writer, found, manifest, progress)
         computing.run()
-        readers = [writer.reader(stream.key) for stream in kept.shapes]
+        there = writer.manifest.streams  # without those of views that no picture is to have
+        readers = [writer.reader(s.key) for s in kept.shapes if s.key in there]
         done = _summary(job, readers, found, before, computing, started)
         journal.note(job.folder, "extract", seconds=round(done.seconds, 3), computed=done.computed)
         return done
@@ -153,7 +154,8 @@ def _summary(
 
 
 def _lacking(index: Index, reader: StreamReader, computing: Computing) -> dict[int, str]:
-    """Why samples have no row in a stream, by row of the index: remembered, or unlucky just now."""
+    """Why samples lack a row in a stream, by row of the index: remembered, or unlucky just now."""
     reasons = reader.skips | {slot.content: why.reason for slot, why in computing.failed.items()}
-    without_row = np.flatnonzero(reader.positions(index.hashes) < 0).tolist()
+    wanted = index.wanting(reader.entry.stream.view)
+    without_row = np.flatnonzero(wanted & (reader.positions(index.hashes) < 0)).tolist()
     return {row: reasons[index.hashes[row].tobytes()] for row in without_row}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.engines import Engine
+from featcache.extraction.kept import outputs_of, views_of
 from featcache.extraction.pipeline import Pixels, Slot, Unusable
 from featcache.recipe import Stream
 from featcache.store.index import hashes_of
@@ -48,34 +49,40 @@ def extract_shard(
     a row depend on which other streams are computed beside its own.
 
     Args:
-        engine: runs the stem that gives these streams, in this order; must be entered.
-        pixels: gives the pixels of `slots` next, in order.
+        engine: runs the stem that gives the outputs of these streams; must be entered.
+        pixels: gives the pixels of `slots` next, in order, of each view of these streams.
         slots: what the shards are to hold.
         shapes: of one row, by stream.
         size: (height, width) of the network's input.
         batch_size: rows a forward pass.
         on_batch: called with the number of slots done.
     """
-    features = [np.full((len(slots), *shape), np.nan, np.float32) for shape in shapes.values()]
+    features = {
+        stream: np.full((len(slots), *shape), np.nan, np.float32)
+        for stream, shape in shapes.items()
+    }
+    outputs, views = outputs_of(shapes), views_of(shapes)
     unusable: dict[int, Unusable] = {}
     for start in range(0, len(slots), batch_size):
-        batch = np.zeros((batch_size, *size, 3), np.uint8)
+        batches = np.zeros((len(views), batch_size, *size, 3), np.uint8)
         stop = min(start + batch_size, len(slots))
         for i in range(start, stop):
             outcome = next(pixels)
             if isinstance(outcome, Unusable):
                 unusable[i] = outcome
             else:
-                batch[i - start] = outcome
-        for kept, rows in zip(features, engine.run_all(batch), strict=True):
-            kept[start:stop] = rows[: stop - start]
+                batches[:, i - start] = outcome
+        for view, batch in zip(views, batches, strict=True):
+            given = dict(zip(outputs, engine.run_all(batch), strict=True))
+            for stream in (stream for stream in shapes if stream.view == view):
+                rows = given[stream.cut, stream.pooling]
+                features[stream][start:stop] = rows[: stop - start]
         if on_batch:
             on_batch(stop - start)
-    empty = [_not_finite(rows) | unusable for rows in features]
-    shards = zip(features, empty, shapes, strict=True)
+    empty = {stream: _not_finite(rows) | unusable for stream, rows in features.items()}
     return ExtractedShard(
-        tuple(_assemble(rows, slots, why, stream) for rows, why, stream in shards),
-        {slots[i]: why for each in empty for i, why in sorted(each.items())},
+        tuple(_assemble(rows, slots, empty[stream], stream) for stream, rows in features.items()),
+        {slots[i]: why for each in empty.values() for i, why in sorted(each.items())},
     )
 
 

@@ -29,17 +29,32 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     Raises:
         PictureError: so narrow that the resized picture would have no or too many pixels.
     """
+    refuse_too_narrow(image, preprocessing)
+    height, width = _resized(image, preprocessing)
+    filter_ = InterpolationMode(preprocessing.interpolation)
+    image = F.resize(image, [height, width], filter_)  # type: ignore[arg-type]  # takes PIL images
+    if preprocessing.resize_mode == "longer":
+        image = _pad(image, preprocessing)
+    return np.array(F.center_crop(image, list(preprocessing.size)))  # type: ignore[arg-type]
+
+
+def refuse_too_narrow(image: Image.Image, preprocessing: Preprocessing) -> None:
+    """Refuse a picture of which no view has pixels.
+
+    Raises:
+        PictureError: resized, it would have no or too many pixels.
+    """
     height, width = _resized(image, preprocessing)
     if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise PictureError(
             f"too narrow: {image.width} x {image.height} pixels would be resized to "
             f"{width} x {height}"
         )
-    filter_ = InterpolationMode(preprocessing.interpolation)
-    image = F.resize(image, [height, width], filter_)  # type: ignore[arg-type]  # takes PIL images
-    if preprocessing.resize_mode == "longer":
-        image = _pad(image, preprocessing)
-    return np.array(F.center_crop(image, list(preprocessing.size)))  # type: ignore[arg-type]
+
+
+def mean_colour(preprocessing: Preprocessing) -> tuple[int, ...]:
+    """What is put where a picture has no pixels: the mean of a recipe, from 0 to 255."""
+    return tuple(round(255 * value) for value in preprocessing.mean)
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
@@ -62,5 +77,4 @@ def _pad(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     missing_width = max(preprocessing.size[1] - image.width, 0)
     left, top = missing_width // 2, missing_height // 2
     sides = [left, top, missing_width - left, missing_height - top]
-    fill = tuple(round(255 * value) for value in preprocessing.mean)
-    return F.pad(image, sides, fill=fill)  # type: ignore[arg-type, return-value]
+    return F.pad(image, sides, fill=mean_colour(preprocessing))  # type: ignore[arg-type, return-value]

@@ -227,8 +227,9 @@ class Cache:
         ]
         if not fitting:
             streams = [entry.stream for entry in self.manifest.streams.values()]
-            there = ", ".join(sorted({_cut_and_pooling(stream) for stream in streams})) or "none"
+            there = ", ".join(sorted({_described(stream) for stream in streams})) or "none"
             asked = f"cut {cut!r}" + (f", pooling {pooling!r}" if pooling else "")
+            asked += f", {view}" if view != View() else ""
             raise CacheMissingError(f"{self.folder}: no activations of {asked}; there are: {there}")
         readers = [self.reader(entry.stream.key) for entry in fitting]
         return min(readers, key=self._rank) if len(readers) > 1 else readers[0]
@@ -247,9 +248,21 @@ class Cache:
             )
         )
 
+    def views_of(self, stream: Stream) -> tuple[View, ...]:
+        """Other views of which there are the same activations, by policy, seed and number."""
+
+        def kept(other: Stream) -> tuple[str, Pooling, str, bool]:
+            return other.cut, other.pooling, other.dtype, other.parent is None
+
+        others = [
+            e.stream for e in self.manifest.streams.values() if kept(e.stream) == kept(stream)
+        ]
+        views = {other.view for other in others} - {stream.view}
+        return tuple(sorted(views, key=lambda view: (view.policy, view.seed, view.number)))
+
     def _missing(self, reader: StreamReader) -> int:
-        """How many samples have neither a row nor a remembered skip."""
-        hashes = self.index.hashes
+        """How many samples have neither a row nor a remembered skip, and should."""
+        hashes = self.index.hashes[self.index.wanting(reader.entry.stream.view)]
         return int(((reader.positions(hashes) < 0) & ~reader.is_skipped(hashes)).sum())
 
     def reader(self, key: str) -> StreamReader:
@@ -257,8 +270,9 @@ class Cache:
         return StreamReader(self.folder, self.manifest.streams[key], trust=self._trust)
 
 
-def _cut_and_pooling(stream: Stream) -> str:
-    return stream.cut if stream.cut == PENULTIMATE else f"{stream.cut} ({stream.pooling})"
+def _described(stream: Stream) -> str:
+    cut = stream.cut if stream.cut == PENULTIMATE else f"{stream.cut} ({stream.pooling})"
+    return cut if stream.view == View() else f"{cut} ({stream.view})"
 
 
 def _concatenate(parts: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import CacheDamagedError
+from featcache.recipe import View
 from featcache.store import hdf5
 from featcache.store.files import sha256_file, write_durably
 from featcache.store.strings import Strings
@@ -63,6 +64,18 @@ class Index:
     def unique_hashes(self) -> npt.NDArray[np.void]:
         """Sorted distinct content hashes as opaque 32-byte values."""
         return np.unique(opaque(self.hashes))
+
+    def wanting(self, view: View) -> npt.NDArray[np.bool_]:
+        """(n,) which samples are to have a row of a view: of one that only trains, not test's."""
+        if view.only_trains:
+            return self.splits != SPLITS.index("test")
+        return np.ones(len(self), np.bool_)
+
+    def contents(self, view: View) -> npt.NDArray[np.void]:
+        """Sorted distinct contents of the samples that are to have a row of a view."""
+        if not view.only_trains:
+            return self.unique_hashes
+        return np.unique(opaque(self.hashes[self.wanting(view)]))
 
     def labels_of(self, row: int) -> tuple[str, ...]:
         """The labels of one row, by name."""

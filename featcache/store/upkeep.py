@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import StoreError
+from featcache.recipe import View
 from featcache.store import manifest as manifests
 from featcache.store.cache import SHARDS, check_file, shard_path
 from featcache.store.files import naming, remove_leftovers, sha256_file
@@ -18,7 +19,7 @@ from featcache.store.findings import (
     read_findings,
     remove_unfinished,
 )
-from featcache.store.index import HASH_BYTES, opaque, read_index
+from featcache.store.index import HASH_BYTES, Index, opaque, read_index
 from featcache.store.locks import locked
 from featcache.store.manifest import Manifest, ShardEntry
 from featcache.store.shards import Shard
@@ -93,25 +94,30 @@ def prune_files(folder: Path) -> Pruned:
     with locked(folder):
         before = _size(folder)
         writer = Writer(folder, manifests.load(folder))
-        live = _live(folder, writer.manifest)
-        rows = sum(_prune_stream(writer, key, live) for key in list(writer.manifest.streams))
+        index = _index(folder, writer.manifest)
+        rows = sum(_prune_stream(writer, key, index) for key in list(writer.manifest.streams))
         leftovers = remove_leftovers(folder, *(folder / SHARDS).glob("*"))
         files = leftovers + remove_unfinished(folder) + _remove_unnamed(folder, writer.manifest)
         return Pruned(files, rows, max(before - _size(folder), 0))
 
 
-def _live(folder: Path, manifest: Manifest) -> npt.NDArray[np.void]:
-    """The contents that samples have."""
+def _index(folder: Path, manifest: Manifest) -> Index | None:
     if manifest.index is None:
-        return opaque(np.empty((0, HASH_BYTES), np.uint8))
+        return None
     path = folder / manifest.index.file
     check_file(path, manifest.index.sha256)
-    return read_index(path).unique_hashes
+    return read_index(path)
 
 
-def _prune_stream(writer: Writer, key: str, live: npt.NDArray[np.void]) -> int:
+def _live(index: Index | None, view: View) -> npt.NDArray[np.void]:
+    """The contents that samples have of a view."""
+    return opaque(np.empty((0, HASH_BYTES), np.uint8)) if index is None else index.contents(view)
+
+
+def _prune_stream(writer: Writer, key: str, index: Index | None) -> int:
     """Rewrite the shards of one stream that hold what is dead; returns how many rows went."""
     reader = writer.reader(key)
+    live = _live(index, reader.entry.stream.view)
     removed = 0
     for entry in reader.entry.shards:
         shard = reader.shard(entry)

@@ -63,13 +63,15 @@ class Writer:
             backbone=dict(backbone),
         )
 
-    def pending(self, index: Index, key: str, plan: Plan | None = None) -> npt.NDArray[np.void]:
+    def pending(
+        self, index: Index, stream: Stream, plan: Plan | None = None
+    ) -> npt.NDArray[np.void]:
         """Sorted distinct contents of an index that a stream lacks (or lacked before a plan)."""
-        entry = self.manifest.streams.get(key)
+        entry, wanted = self.manifest.streams.get(stream.key), index.contents(stream.view)
         if entry is None:
-            return index.unique_hashes
+            return wanted
         first = plan.first if plan else entry.next_number
-        return plans.without(index.unique_hashes, self.reader(key).known_before(first))
+        return plans.without(wanted, self.reader(stream.key).known_before(first))
 
     def write_shard(self, stream: Stream, number: int, shard: Shard) -> ShardEntry:
         """Write a shard's file durably; it is in force once a manifest with the entry is."""

@@ -104,7 +104,7 @@ class Maker:
         Returns the number of rows that were missing.
         """
         index, unusable = self.index(names), {self.content(name) for name in skip}
-        pending = writer.pending(index, self.stream.key)
+        pending = writer.pending(index, self.stream)
         manifest = writer.with_index(index, self.source, self.backbone)
         entry = manifest.streams.get(self.stream.key, StreamEntry(self.stream, (self.width,)))
         plan = self.plan(entry.next_number, pending, shard_rows)

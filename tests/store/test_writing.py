@@ -68,7 +68,7 @@ def test_nothing_is_committed_where_nothing_changed(cache_folder: Path, make, ho
 
 def test_only_what_is_missing_is_pending(cache_folder: Path, make, hold) -> None:
     with hold() as writer:
-        pending = writer.pending(make.index([12, 3, 0, 11, 11]), make.stream.key)
+        pending = writer.pending(make.index([12, 3, 0, 11, 11]), make.stream)
     assert [c.tobytes() for c in pending] == sorted(make.content(name) for name in (11, 12))
 
 

@@ -1,0 +1,46 @@
+"""Views on the command line: asked for, told, refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+LIGHT = ("--backbone", "timm/test_resnet", "--weights", "random", "--image-size", "32")
+
+
+def test_extract_info_and_prune_say_which_views_there_are(
+    invoke: Any, pictures: Path, tmp_path: Path
+) -> None:
+    place = [pictures, *LIGHT, "--out", tmp_path / "c"]
+    told = invoke("extract", *place, "--views", "3", "--tta", "1").stdout.replace("\n", " ")
+    assert "views beside the plain one: 2 of standard (seed 0), 1 of tta (seed 0)" in told
+    assert json.loads(invoke("extract", *place, "--json").stdout)["views"] == []
+    again = json.loads(invoke("extract", *place, "--views", "3", "--json").stdout)
+    assert again["views"] == [{"policy": "standard", "seed": 0, "count": 2}]
+    assert (again["computed"], again["reused"]) == (0, 24)
+    streams = json.loads(invoke("info", tmp_path / "c", "--json").stdout)["streams"]
+    assert [stream["view"]["policy"] for stream in streams] == [
+        "none",
+        "standard",
+        "standard",
+        "tta",
+    ]
+    assert "view" in invoke("info", tmp_path / "c").stdout
+    pruned = invoke("prune", tmp_path / "c").stdout
+    assert "still there: views 2 of standard (seed 0), 1 of tta (seed 0)" in pruned
+
+
+def test_what_cannot_be_made_is_refused_before_anything_is_written(
+    invoke: Any, pictures: Path, tmp_path: Path
+) -> None:
+    place = [pictures, *LIGHT, "--out", tmp_path / "c"]
+    for options, says in [
+        (["--views", "2", "--augment", "mixup"], "none, flip, standard, randaugment:N,M, trivial"),
+        (["--augment", "standard"], "give views 2 or more, or leave augment out"),
+        (["--views", "3", "--augment", "flip"], "3 views by 'flip'"),
+    ]:
+        result = invoke("extract", *place, *options)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert says in result.stderr.replace("\n", " ")
+    assert not (tmp_path / "c").exists()
