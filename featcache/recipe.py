@@ -229,6 +229,11 @@ class View(_Record):
         """Whether nothing is predicted from it, so that no picture marked test has it."""
         return self.policy not in (PLAIN, TTA)
 
+    @property
+    def sort_key(self) -> tuple[bool, str, int, int]:
+        """Orders views: the plain one first, then by policy, seed and number."""
+        return self != View(), self.policy, self.seed, self.number
+
     def __str__(self) -> str:
         if self == View():
             return "plain view"

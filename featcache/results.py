@@ -304,6 +304,7 @@ class ProbeResult(Record):
         result: identity of the findings kept in the cache; None if it could not be written.
         multi_label: whether pictures may have several labels: then accuracy is the share of
             pictures whose whole label set is right, and the confusion is empty.
+        views: augmented views that the head was fitted on beside the plain one.
         cache, cut: what was probed. warnings: what a person should know, by name.
     """
 
@@ -335,6 +336,7 @@ class ProbeResult(Record):
     advice: str = ""
     saved: str | None = None
     multi_label: bool = False
+    views: tuple[ViewSet, ...] = ()
     result: str | None = None
     warnings: tuple[str, ...] = ()
 

@@ -73,6 +73,13 @@ def shots_of(text: str) -> tuple[int | None, ...]:
     return tuple(None if part == "all" else int(part) for part in parts)
 
 
+def views_of(text: str) -> int | str:
+    """`all`, or a number from 1."""
+    if text != "all" and not (text.isdecimal() and int(text) > 0):
+        raise typer.BadParameter(f"{text!r}: give a number from 1, or all")
+    return text if text == "all" else int(text)
+
+
 def probe(
     cache: Annotated[
         Path, typer.Argument(metavar="CACHE", help="A cache that `featcache extract` made.")
@@ -98,6 +105,22 @@ def probe(
             "table of them."
         ),
     ] = "penultimate",
+    views: Annotated[
+        Any,
+        typer.Option(
+            parser=views_of,
+            metavar="V",
+            help="How many cached views of a picture train, each weighing 1/V: 'all', or a number; "
+            "1 is the plain one alone. Measured is on the plain one.",
+        ),
+    ] = "all",
+    augment: Annotated[
+        str | None,
+        typer.Option(metavar="POLICY", help="Of the views, where the cache has several policies."),
+    ] = None,
+    augment_seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the views, where the cache has several seeds.")
+    ] = None,
     shots: Annotated[
         Any,
         typer.Option(
@@ -207,6 +230,9 @@ def probe(
             head=head.value,
             protocol=protocol.value,
             cut=cut,
+            views=None if views == "all" else views,
+            augment=augment,
+            augment_seed=augment_seed,
             shots=shots or (),
             seeds=seeds,
             suspects=suspects,

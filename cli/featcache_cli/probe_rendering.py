@@ -93,6 +93,8 @@ def _render_estimate(result: Any) -> None:
         f"{result.head} on {result.n_train} pictures, {len(result.classes)} classes; "
         f"{certified}; {result.seconds:.1f} s"
     )
+    if result.views:
+        line(f"views that trained beside the plain one: {', '.join(map(str, result.views))}")
     if not result.converged:
         say("the final fit did not reach its tolerance: its gap is above --tol", style="yellow")
 

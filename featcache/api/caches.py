@@ -14,7 +14,7 @@ from featcache.backbones.registry import load_from_locator
 from featcache.errors import FeatcacheError, SourceMissingError
 from featcache.extraction.scanning import Changes, compare, path_counts, scan
 from featcache.images.sources import source_from_locator
-from featcache.recipe import View, differing_fields
+from featcache.recipe import differing_fields
 from featcache.results import (
     ChangeCounts,
     InfoResult,
@@ -54,7 +54,8 @@ def info(cache: PathLike) -> InfoResult:
         ]
     counts = np.bincount(index.label_codes, minlength=len(index.label_names)).tolist()
     streams = tuple(
-        _stream(opened, entry) for entry in sorted(manifest.streams.values(), key=_by_view)
+        _stream(opened, entry)
+        for entry in sorted(manifest.streams.values(), key=lambda e: e.stream.view.sort_key)
     )
     return InfoResult(
         cache=os.fspath(cache),
@@ -77,12 +78,6 @@ def info(cache: PathLike) -> InfoResult:
 def _splits(index: Index) -> dict[str, int]:
     names = dict(enumerate(SPLITS)) | {NO_SPLIT: "none"}
     return dict(Counter(names[code] for code in index.splits.tolist()))
-
-
-def _by_view(entry: StreamEntry) -> tuple[bool, str, int, int]:
-    """The plain ones first."""
-    view = entry.stream.view
-    return view != View(), view.policy, view.seed, view.number
 
 
 def _stream(cache: Cache, entry: StreamEntry) -> StreamInfo:

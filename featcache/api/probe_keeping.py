@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 def question_of(cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: LabelledRows) -> str:
     """Names the findings of this question to these pictures; asking again replaces them."""
-    question = {
+    question: dict[str, Any] = {
         "stream": cache.stream(spec.cut).entry.stream.key,
         "classes": data.classes,
         "rows": _rows_sha256(cache, data),
@@ -52,6 +52,8 @@ def question_of(cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: Labe
             "cut": spec.cut,
         },
     }
+    if data.views is not None:
+        question["views"] = [view.to_dict() for view in data.views.views]
     return sha256_json(question)[:12]
 
 

@@ -33,6 +33,7 @@ from featcache.results import (
     ProbeResult,
     Shots,
     Suspect,
+    ViewSet,
 )
 from featcache.store import journal
 from featcache.store.cache import Cache
@@ -70,6 +71,7 @@ def record_of(
         calibration=_calibration(data, probed),
         overlaps=tuple(_overlaps(cache, data)),
         multi_label=data.targets.ndim == 2,
+        views=ViewSet.all_of(data.views.views if data.views else ()),
         warnings=probed.warnings,
     )
 

@@ -26,6 +26,7 @@ from featcache.probing import (
     LabelledRows,
     Probed,
     ProbeSpec,
+    ViewChoice,
     few_shots,
     fit_probe,
     fit_screen,
@@ -62,7 +63,8 @@ def probe(
     opened = Cache(Path(request.cache), trust=request.trust)
     _refuse_early(opened, request)
     spec = _spec(request)
-    data = labelled_rows(opened, spec.cut, spec.memory)
+    choice = _choice(request)
+    data = labelled_rows(opened, spec.cut, spec.memory, choice)
     if request.init_from_source:
         chosen = request.init_from_source
         prior = source_rows(opened, spec.cut, data.classes, chosen, request.backbone)
@@ -99,6 +101,17 @@ def _spec(request: ProbeRequest) -> ProbeSpec:
         device=request.device,
         cut=PENULTIMATE if request.cut == ALL_CUTS else request.cut,
     )
+
+
+def _choice(request: ProbeRequest) -> ViewChoice:
+    """The views that train: published protocols and neighbours know the plain one alone."""
+    choice = ViewChoice(request.views, request.augment, request.augment_seed)
+    if request.protocol == DEFAULT and request.head != "knn":
+        return choice
+    if choice.given:
+        what = "head 'knn'" if request.protocol == DEFAULT else f"protocol {request.protocol!r}"
+        raise ProbeError(f"{what} takes the plain view alone; leave out --views and --augment")
+    return ViewChoice(1)
 
 
 def _fit(
@@ -146,7 +159,9 @@ def _layers(
     """Every cached cut with vectors, probed alike, from the pictures up to the feature."""
     found: list[LayerScore] = []
     for cut in cuts_by_depth(cache):
-        rows = data if cut == spec.cut else labelled_rows(cache, cut, spec.memory)
+        rows = data
+        if cut != spec.cut:
+            rows = labelled_rows(cache, cut, spec.memory, _choice(request))
         other = probed
         if cut != spec.cut:
             other = _fit(request, rows, replace(spec, cut=cut), progress)

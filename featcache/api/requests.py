@@ -122,6 +122,8 @@ class ProbeRequest:
             which are quick and not saved.
         protocol: whose rules to follow; see docs/protocols.md.
         cut: the activations to probe; "all" adds a table of every cached cut with vectors.
+        views: how many views of a picture train, the plain one included; None: all there are.
+        augment, augment_seed: of the others, where the cache has those of several.
         shots: pictures a class of few-shot heads; None stands for all of them.
         seeds: support sets for each number of shots.
         suspects: how many likely label errors to list.
@@ -150,6 +152,9 @@ class ProbeRequest:
     head: Head = "softmax"
     protocol: str = "default"
     cut: str = PENULTIMATE
+    views: int | None = None
+    augment: str | None = None
+    augment_seed: int | None = None
     shots: tuple[int | None, ...] = ()
     seeds: int = 10
     suspects: int = 0
@@ -174,6 +179,8 @@ class ProbeRequest:
             raise ProbeError(f"head {self.head!r}: unknown; give one of {known}")
         if any(k is not None and k < 1 for k in self.shots):
             raise ProbeError(f"shots {self.shots}: give numbers from 1, or None for all")
+        if self.views is not None and self.views < 1:
+            raise ProbeError(f"views {self.views}: give at least 1, the plain view")
         if self.seeds < 1 or self.suspects < 0:
             raise ProbeError(
                 f"seeds {self.seeds}, suspects {self.suspects}: give at least 1 and at least 0"

@@ -1,6 +1,7 @@
 """Store -> fitted heads: choose C on held-out rows, estimate honestly, refit.
 
     rows      what of a cache can be probed
+    views     augmented views, which train beside the plain one
     roles     which rows train, which choose C, which are measured on
     spec      what a probe is asked, and what it gives
     judging   what held-out rows say
@@ -19,9 +20,10 @@ What is held out depends on the data; rows that are in neither val nor test trai
     train, val          C by cross-validation within train; refit on train; measured on val, which
                         therefore chooses nothing
 
-Rows that share a content or a group are never on both sides: the rows that are measured on stay,
-those that belong to them are left out of the other side. No number that the estimate depends on
-sees a row it is measured on, the place of the grid of C included. The head that is measured on
+Where the cache has augmented views, a picture trains by all of them and is measured by the plain
+one. Rows that share a content or a group are never on both sides: the rows that are measured on
+stay, those that belong to them are left out of the other side. No number that the estimate depends
+on sees a row it is measured on, the place of the grid of C included. The head that is measured on
 test or val is the head that is returned.
 """
 
@@ -30,6 +32,7 @@ from featcache.probing.fitting import fit_probe
 from featcache.probing.rows import LabelledRows, labelled_rows
 from featcache.probing.screening import fit_screen
 from featcache.probing.spec import Probed, ProbeSpec, ShotScore
+from featcache.probing.views import ViewChoice
 
 __all__ = [
     "FewShots",
@@ -37,6 +40,7 @@ __all__ = [
     "ProbeSpec",
     "Probed",
     "ShotScore",
+    "ViewChoice",
     "few_shots",
     "fit_probe",
     "fit_screen",

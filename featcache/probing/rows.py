@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from featcache.errors import ProbeError
 from featcache.evaluation.splits import join_groups
+from featcache.probing.views import ViewChoice, Views, choose_views, fits, read_views
 from featcache.recipe import PENULTIMATE
 from featcache.store.cache import Cache, StreamReader
 from featcache.store.index import Index
@@ -32,6 +33,7 @@ class LabelledRows:
         groups: (n,) int64, one id for rows that belong together.
         rows: (n,) their rows in the index.
         hashes: (n, 32) uint8, of the pictures' bytes.
+        views: rows of all views, the plain ones among them, where training uses several.
     """
 
     features: npt.NDArray[Any]
@@ -41,22 +43,29 @@ class LabelledRows:
     groups: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     hashes: npt.NDArray[np.uint8]
+    views: Views | None = None
 
     def __len__(self) -> int:
         return len(self.features)
 
 
-def labelled_rows(cache: Cache, cut: str = PENULTIMATE, memory: int = 2 << 30) -> LabelledRows:
+def labelled_rows(
+    cache: Cache,
+    cut: str = PENULTIMATE,
+    memory: int = 2 << 30,
+    choice: ViewChoice | None = None,
+) -> LabelledRows:
     """Read what a probe needs.
 
     Args:
         cache: where the activations are.
         cut: which of them.
         memory: bytes to stay within, about.
+        choice: the views that train; None: all there are of one policy and seed.
 
     Raises:
         CacheIncompleteError: rows were never computed (an interrupted extraction).
-        ProbeError: no labels, or fewer than two classes.
+        ProbeError: no labels, or fewer than two classes; or not those views.
     """
     index, reader = cache.index, cache.stream(cut)
     labelled = index.label_counts > 0
@@ -73,27 +82,37 @@ def labelled_rows(cache: Cache, cut: str = PENULTIMATE, memory: int = 2 << 30) -
             "`featcache info` says why"
         )
     targets, classes = _targets(cache, index, rows)
-    positions = reader.positions(index.hashes[rows])
+    features, views = _features(cache, reader, rows, memory, choice or ViewChoice())
     groups = index.groups[rows] if (index.groups[rows] >= 0).any() else None
     return LabelledRows(
-        features=_features(reader, positions, memory),
+        features=features,
         targets=targets,
         classes=classes,
         splits=index.splits[rows],
         groups=join_groups(groups, index.hashes[rows]),
         rows=rows,
         hashes=index.hashes[rows],
+        views=views,
     )
 
 
 def _features(
-    reader: StreamReader, positions: npt.NDArray[np.int64], memory: int
-) -> npt.NDArray[Any]:
-    mapped = MappedRows(reader, positions)
-    if 4 * len(mapped) * mapped.shape[1] > memory // 2:
-        reader.require(positions)
-        return cast("npt.NDArray[Any]", mapped)
-    return mapped[:].astype(np.float32, copy=False)
+    cache: Cache,
+    reader: StreamReader,
+    rows: npt.NDArray[np.int64],
+    memory: int,
+    choice: ViewChoice,
+) -> tuple[npt.NDArray[Any], Views | None]:
+    """Rows of the plain view, and of all views if there are others."""
+    positions = reader.positions(cache.index.hashes[rows])
+    reader.require(positions)
+    mapped, stream = MappedRows(reader, positions), reader.entry.stream
+    chosen = choose_views(cache, stream, choice)
+    if chosen:
+        return read_views(cache, stream, mapped, chosen, rows, memory)
+    if not fits(mapped, memory):
+        return cast("npt.NDArray[Any]", mapped), None
+    return mapped[:].astype(np.float32, copy=False), None
 
 
 def _targets(

@@ -41,19 +41,24 @@ class _Scores(Protocol):
 
 
 class _Ridge:
-    """Ridge to one-hot targets (several labels: 0 and 1) over the grid of C."""
+    """Ridge to one-hot targets (several labels: 0 and 1) over the grid of C, on all views."""
 
     def __init__(self, data: LabelledRows, spec: ProbeSpec, train: Bools) -> None:
         self._targets = _one_hot(data)
         self._data, self._grid = data, grid_of(data, spec, train)
+        views = data.views
+        own = np.arange(len(data)) if views is None else views.owners
+        weights = _balanced(data.targets, train)[own] if spec.balanced else None
+        if views is not None:  # one group, so all are left out together
+            weights = views.weights * (1 if weights is None else weights)
         self._path: RidgePath = solve_ridge(
             RidgeProblem(
-                data.features,
-                self._targets,
+                data.features if views is None else views.features,
+                self._targets[own],
                 self._grid,
-                train=train,
-                groups=data.groups,
-                weights=_balanced(data.targets, train) if spec.balanced else None,
+                train=train[own],
+                groups=data.groups[own],
+                weights=weights,
                 memory=spec.memory,
                 device=spec.device,
             )
@@ -70,12 +75,12 @@ class _Ridge:
         return tuple(found)
 
     def scores(self, at: int) -> Probabilities:
-        """(n, K) of one C."""
-        return self._path.held_out(at)
+        """(n, K) of one C, of the plain views."""
+        return self._path.held_out(at)[: len(self._data)]
 
 
 class _Neighbours:
-    """Votes of the nearest rows, by cosine, for every number of them."""
+    """Votes of the nearest rows, by cosine, for every number of them; of plain views alone."""
 
     def __init__(self, data: LabelledRows, spec: ProbeSpec, train: Bools) -> None:
         self._data = data

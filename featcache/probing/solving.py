@@ -132,14 +132,18 @@ class Solving:
     ) -> Iterator[Fit]:
         """Heads of each set of training rows (F, n) at every C, scoring rows (F, n).
 
-        The tolerance is the spec's unless another is given.
+        A picture trains by all its views and is scored by the plain one. The tolerance is the
+        spec's unless another is given.
         """
-        spec, data = self._spec, self._data
+        spec, data, views = self._spec, self._data, self._data.views
         for rows in train:
             self._refuse_one_class(rows)
+        if views is not None:
+            train = train[:, views.owners]
+            scored = None if scored is None else views.plain_only(scored)
         problem = PathProblem(
-            features=data.features,
-            targets=data.targets,
+            features=data.features if views is None else views.features,
+            targets=data.targets if views is None else data.targets[views.owners],
             n_classes=len(data.classes),
             train=train,
             grid=grid,
@@ -147,6 +151,7 @@ class Solving:
             standardize=spec.standardize,
             tolerance=tolerance or spec.tolerance,
             score=scored,
+            sample_weight=None if views is None else views.weights,
             balanced=spec.balanced,
             smoothing=spec.smoothing,
             prior=spec.prior,

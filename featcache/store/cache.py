@@ -248,17 +248,18 @@ class Cache:
             )
         )
 
-    def views_of(self, stream: Stream) -> tuple[View, ...]:
-        """Other views of which there are the same activations, by policy, seed and number."""
+    def views_of(self, stream: Stream) -> dict[View, StreamReader]:
+        """The same activations of other views, by policy, seed and number."""
 
         def kept(other: Stream) -> tuple[str, Pooling, str, bool]:
             return other.cut, other.pooling, other.dtype, other.parent is None
 
-        others = [
-            e.stream for e in self.manifest.streams.values() if kept(e.stream) == kept(stream)
-        ]
-        views = {other.view for other in others} - {stream.view}
-        return tuple(sorted(views, key=lambda view: (view.policy, view.seed, view.number)))
+        found = {
+            entry.stream.view: self.reader(key)
+            for key, entry in self.manifest.streams.items()
+            if kept(entry.stream) == kept(stream) and entry.stream.view != stream.view
+        }
+        return dict(sorted(found.items(), key=lambda item: item[0].sort_key))
 
     def _missing(self, reader: StreamReader) -> int:
         """How many samples have neither a row nor a remembered skip, and should."""
