@@ -243,6 +243,25 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Tta:
+    """The estimate with random crops beside the plain view, on the same pictures.
+
+    Attributes:
+        how: the probabilities of all views were put together: "mean" or "max".
+        crops: beside the plain view.
+        accuracy, mean_per_class, log_loss: as in `Estimate`.
+        gain: the accuracy minus the estimate's, paired.
+    """
+
+    how: str
+    crops: int
+    accuracy: float
+    mean_per_class: float
+    log_loss: float | None
+    gain: Difference
+
+
+@dataclass(frozen=True)
 class Comparison:
     """An earlier result, and the paired difference of this one to it."""
 
@@ -298,6 +317,7 @@ class ProbeResult(Record):
         suspects: labels that are likely wrong, the worst first, as many as were asked for; None
             where none were.
         shots: by pictures a class. layers: by cut. against: beside an earlier result.
+        tta: with random crops beside the plain view.
         unfreeze, recommended_depth: of sweeps over depth.
         advice: what to do next, in a sentence.
         saved: the classifier's file, if one was asked for.
@@ -331,6 +351,7 @@ class ProbeResult(Record):
     shots: tuple[Shots, ...] = ()
     layers: tuple[LayerScore, ...] = ()
     against: Comparison | None = None
+    tta: Tta | None = None
     unfreeze: tuple[dict[str, Any], ...] = ()
     recommended_depth: int | None = None
     advice: str = ""

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,13 @@ import typer
 
 from featcache_cli.extract import EngineName
 from featcache_cli.rendering import percent, printable, progress, show, show_json, table
+
+
+class AveragingName(StrEnum):
+    """How probabilities of views become one."""
+
+    mean = "mean"
+    max = "max"
 
 
 def predict(
@@ -20,6 +28,15 @@ def predict(
         typer.Argument(metavar="PICTURE", help="Pictures, folders, or quoted patterns."),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many of the likeliest classes to list.")] = 3,
+    tta: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Predict from N random crops of each picture as well."
+        ),
+    ] = 0,
+    tta_by: Annotated[
+        AveragingName, typer.Option(help="How their probabilities become one: mean or max.")
+    ] = AveragingName.mean,
     min_probability: Annotated[
         float | None,
         typer.Option(
@@ -65,6 +82,8 @@ def predict(
             classifier,
             pictures,
             top=top,
+            tta=tta,
+            tta_by=tta_by.value,
             min_probability=min_probability,
             device=device,
             engine=engine.value,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from featcache_cli.predict import AveragingName
 from featcache_cli.probe_rendering import render
 from featcache_cli.rendering import progress, say, show_json, warn
 
@@ -121,6 +122,13 @@ def probe(
     augment_seed: Annotated[
         int | None, typer.Option(min=0, help="Of the views, where the cache has several seeds.")
     ] = None,
+    tta: Annotated[
+        AveragingName | None,
+        typer.Option(
+            help="Predict also from the crops of `extract --tta`, mean or max of the "
+            "probabilities, and say what that gains."
+        ),
+    ] = None,
     shots: Annotated[
         Any,
         typer.Option(
@@ -233,6 +241,7 @@ def probe(
             views=None if views == "all" else views,
             augment=augment,
             augment_seed=augment_seed,
+            tta=tta.value if tta else None,
             shots=shots or (),
             seeds=seeds,
             suspects=suspects,

@@ -24,6 +24,7 @@ def render(result: Any) -> None:
     _render_estimate(result)
     _render_shots(result)
     _render_layers(result)
+    _render_tta(result)
     _render_against(result)
     _render_suspects(result)
     _render_overlaps(result)
@@ -142,6 +143,18 @@ def _render_layers(result: Any) -> None:
             "" if difference is None else f"{difference.p_value:.2g}",
         )
     show(layers)
+
+
+def _render_tta(result: Any) -> None:
+    if result.tta is None:
+        return
+    found = result.tta
+    gain = found.gain
+    line(
+        f"with {found.crops} random crops ({found.how}): [bold]{percent(found.accuracy)}[/bold], "
+        f"{100 * gain.difference:+.1f} points (95% interval {100 * gain.ci95[0]:+.1f} to "
+        f"{100 * gain.ci95[1]:+.1f}, p = {gain.p_value:.2g})"
+    )
 
 
 def _render_against(result: Any) -> None:

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from featcache.api.requests import PathLike, PredictRequest, Progress, as_request
 from featcache.backbones import registry
 from featcache.classifier.joined import Classifier, load_classifier
+from featcache.heads.averaging import Averaging, averaged
 from featcache.images.expanding import expand
+from featcache.images.policies import tta_views
 from featcache.results import BackboneRow, LabelProbability, Prediction
 
 _MULTI_LABEL_THRESHOLD = 0.5
@@ -45,15 +47,25 @@ def predict(
         Path(request.classifier), backbone=request.backbone, weights=request.weights
     )
     predictions: list[Prediction] = []
-    for answer in loaded.answers(paths, engine=request.engine, device=request.device):
+    crops = tta_views(request.tta)
+    for answer in loaded.answers(paths, engine=request.engine, device=request.device, crops=crops):
         if answer.logits is None:
             predictions.append(Prediction(answer.path, None, None, error=answer.error))
         else:
-            probabilities = loaded.probabilities(answer.logits[None])[0]
+            views = np.concatenate([answer.logits[None], answer.crops])
+            probabilities = _averaged(loaded, views, request.tta_by)
             predictions.append(_prediction(answer.path, probabilities, loaded, request))
         if progress:
             progress("predict", len(predictions), len(paths))
     return tuple(predictions)
+
+
+def _averaged(
+    classifier: Classifier, logits: npt.NDArray[np.float32], how: Averaging
+) -> npt.NDArray[np.float64]:
+    """(K,) probabilities of one picture, from the logits (V, K) of its views."""
+    each = classifier.probabilities(logits)[:, None]
+    return averaged(each, how, multi_label=classifier.content.head.multi_label)[0]
 
 
 def _prediction(

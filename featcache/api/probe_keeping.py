@@ -52,6 +52,8 @@ def question_of(cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: Labe
             "cut": spec.cut,
         },
     }
+    if request.tta is not None:
+        question["tta"] = request.tta
     if data.views is not None:
         question["views"] = [view.to_dict() for view in data.views.views]
     return sha256_json(question)[:12]

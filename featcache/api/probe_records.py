@@ -20,7 +20,7 @@ from featcache.evaluation.intervals import accuracy_interval
 from featcache.evaluation.metrics import correct
 from featcache.evaluation.paired import PairedDifference, compare
 from featcache.evaluation.suspects import suspects
-from featcache.probing import FewShots, LabelledRows, Probed, ProbeSpec, ShotScore
+from featcache.probing import FewShots, LabelledRows, Probed, ProbeSpec, ShotScore, TtaScore
 from featcache.probing.protocols import DEFAULT, PROTOCOLS
 from featcache.results import (
     Calibration,
@@ -33,6 +33,7 @@ from featcache.results import (
     ProbeResult,
     Shots,
     Suspect,
+    Tta,
     ViewSet,
 )
 from featcache.store import journal
@@ -237,6 +238,23 @@ def layer_of(
         gap=probed.fit.gap if probed.fit else None,
         seconds=round(probed.seconds, 3),
         difference=difference,
+    )
+
+
+def tta_of(data: LabelledRows, probed: Probed, found: TtaScore) -> Tta:
+    """What crops gained on the rows of the estimate."""
+    rows = probed.judged
+    with_crops, plain = (
+        correct(p[rows], data.targets[rows]) for p in (found.probabilities, probed.probabilities)
+    )
+    gain = compare(with_crops, plain, data.groups[rows])
+    return Tta(
+        how=found.how,
+        crops=found.crops,
+        accuracy=found.scores.accuracy,
+        mean_per_class=found.scores.mean_per_class,
+        log_loss=found.scores.log_loss,
+        gain=Difference(gain.difference, gain.ci95, gain.p_value, gain.method, int(rows.sum())),
     )
 
 

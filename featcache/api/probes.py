@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featcache.api.networks import cuts_by_depth
 from featcache.api.probe_keeping import keep, question_of, save
 from featcache.api.probe_records import (
@@ -16,6 +18,7 @@ from featcache.api.probe_records import (
     record_of_shots,
     shots_of,
     suspects_of,
+    tta_of,
 )
 from featcache.api.requests import PathLike, ProbeRequest, Progress, as_request
 from featcache.api.source_rows import source_rows
@@ -27,10 +30,12 @@ from featcache.probing import (
     Probed,
     ProbeSpec,
     ViewChoice,
+    cropped_rows,
     few_shots,
     fit_probe,
     fit_screen,
     labelled_rows,
+    score_crops,
 )
 from featcache.probing.protocols import DEFAULT, OF_SHOTS, run_protocol
 from featcache.recipe import PENULTIMATE
@@ -143,6 +148,10 @@ def _with_more(
     if request.cut == ALL_CUTS:
         layers = _layers(cache, request, spec, data, probed, progress)
         result = replace(result, layers=layers)
+    if request.tta is not None:
+        crops = cropped_rows(cache, spec.cut, data.rows)
+        found = score_crops(data, spec, probed, crops, request.tta)
+        result = replace(result, tta=tta_of(data, probed, found))
     if request.against is not None:
         result = replace(result, against=comparison_of(request.against, data, probed))
     return result
@@ -181,6 +190,8 @@ def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
             "--init-from-source starts the default softmax head on the penultimate feature; leave "
             "out --protocol and --cut"
         )
+    if request.tta is not None:
+        _refuse_crops(cache, request)
     if request.protocol in OF_SHOTS:
         _refuse_beside_shots(request)
     if request.save is None:
@@ -200,6 +211,16 @@ def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
             f"{request.save}: is a folder; name the file to be written, such as "
             f"{Path(request.save) / 'my.fc'}"
         )
+
+
+def _refuse_crops(cache: Cache, request: ProbeRequest) -> None:
+    if request.protocol != DEFAULT or request.head in ("ridge", "knn"):
+        raise ProbeError(
+            "--tta averages probabilities of the default protocol's softmax and logistic heads; "
+            "leave it out, or --protocol and --head"
+        )
+    cut = PENULTIMATE if request.cut == ALL_CUTS else request.cut
+    cropped_rows(cache, cut, np.empty(0, np.int64))  # whether there are any
 
 
 def _refuse_beside_shots(request: ProbeRequest) -> None:

@@ -15,6 +15,7 @@ from featcache.errors import (
     ProbeError,
     StoreError,
 )
+from featcache.heads.averaging import Averaging
 from featcache.images.policies import tta_views, views_of
 from featcache.recipe import PENULTIMATE, PLAIN, Pooling, Preprocessing, StoredDtype, View
 
@@ -124,6 +125,8 @@ class ProbeRequest:
         cut: the activations to probe; "all" adds a table of every cached cut with vectors.
         views: how many views of a picture train, the plain one included; None: all there are.
         augment, augment_seed: of the others, where the cache has those of several.
+        tta: "mean" or "max" also predicts from the crops that `extract` made with `tta`, and says
+            what that gains.
         shots: pictures a class of few-shot heads; None stands for all of them.
         seeds: support sets for each number of shots.
         suspects: how many likely label errors to list.
@@ -155,6 +158,7 @@ class ProbeRequest:
     views: int | None = None
     augment: str | None = None
     augment_seed: int | None = None
+    tta: Averaging | None = None
     shots: tuple[int | None, ...] = ()
     seeds: int = 10
     suspects: int = 0
@@ -179,6 +183,7 @@ class ProbeRequest:
             raise ProbeError(f"head {self.head!r}: unknown; give one of {known}")
         if any(k is not None and k < 1 for k in self.shots):
             raise ProbeError(f"shots {self.shots}: give numbers from 1, or None for all")
+        _refuse_averaging(self.tta, ProbeError)
         if self.views is not None and self.views < 1:
             raise ProbeError(f"views {self.views}: give at least 1, the plain view")
         if self.seeds < 1 or self.suspects < 0:
@@ -195,6 +200,8 @@ class PredictRequest:
         classifier: a .fc file.
         pictures: files, folders and patterns.
         top: how many of the likeliest classes to list.
+        tta: so many random crops of each picture are predicted beside it; `tta_by` "mean" or "max"
+            puts the probabilities together.
         min_probability: below it no label is given (one label), or a label is not listed
             (several labels; 0.5 unless given).
         engine, device: "auto" or a name.
@@ -208,6 +215,8 @@ class PredictRequest:
     classifier: PathLike
     pictures: tuple[PathLike, ...]
     top: int = 3
+    tta: int = 0
+    tta_by: Averaging = "mean"
     min_probability: float | None = None
     engine: str = "auto"
     device: str = "auto"
@@ -217,9 +226,16 @@ class PredictRequest:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ClassifierError(f"top {self.top}: give how many classes to list, at least 1")
+        _refuse_averaging(self.tta_by, ClassifierError)
+        _ = tta_views(self.tta)  # refuses a negative number
         least = self.min_probability
         if least is not None and not 0 <= least <= 1:
             raise ClassifierError(f"min_probability {least}: give a number from 0 to 1")
+
+
+def _refuse_averaging(how: str | None, error: type[ProbeError] | type[ClassifierError]) -> None:
+    if how is not None and how not in get_args(Averaging):
+        raise error(f"tta {how!r}: unknown; give {' or '.join(get_args(Averaging))}")
 
 
 Request = TypeVar("Request", ExtractRequest, ProbeRequest, PredictRequest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,10 +19,11 @@ from featcache.classifier.files import ClassifierFile
 from featcache.engines import Engine, available_cores, make_engine
 from featcache.errors import BackboneError, ClassifierError, PictureError, WeightsError
 from featcache.extraction.pipeline import Pixels, Unusable, in_order
+from featcache.images.augmentation import view_pixels
 from featcache.images.decode import decode
 from featcache.images.files import read_file
-from featcache.images.transforms import to_pixels
-from featcache.recipe import Preprocessing, Recipe, differing_fields
+from featcache.images.sources import content_hash
+from featcache.recipe import Preprocessing, Recipe, View, differing_fields
 
 BATCH = 32
 """Pictures a forward pass, at most."""
@@ -30,11 +31,16 @@ BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the network says of one picture: (K,) logits, or why there are none."""
+    """What the network says of one picture: (K,) logits, or why there are none.
+
+    Attributes:
+        crops: (N, K) logits of the random crops that were asked for, of none (0, 0).
+    """
 
     path: str
     logits: npt.NDArray[np.float32] | None
     error: str | None = None
+    crops: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 class Classifier:
@@ -79,7 +85,12 @@ class Classifier:
         return self.content.head.probabilities_of(logits)
 
     def answers(
-        self, paths: Sequence[str], *, engine: str = "auto", device: str = "auto"
+        self,
+        paths: Sequence[str],
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+        crops: Sequence[View] = (),
     ) -> Iterator[Answer]:
         """Logits of pictures, one answer a path, in order.
 
@@ -87,9 +98,10 @@ class Classifier:
             paths: files; one that cannot be read gets its reason and stops nothing.
             engine: "auto" or a name.
             device: "auto" or a name.
+            crops: views to be answered beside the plain one; see `tta_views`.
         """
         pixels = in_order(
-            partial(_load_file, self.recipe.preprocessing),
+            partial(_load_file, self.recipe.preprocessing, (View(), *crops)),
             paths,
             threads=available_cores(),
             ahead=2 * BATCH,
@@ -115,17 +127,22 @@ class Classifier:
         self, engine: Engine, paths: Sequence[str], loaded: list[Pixels | Unusable]
     ) -> Iterator[Answer]:
         readable = [pixels for pixels in loaded if not isinstance(pixels, Unusable)]
-        logits = iter(self.logits(engine, readable) if readable else ())
+        views = zip(*readable, strict=True)  # each: the pixels of one view of all pictures
+        logits = zip(*(self.logits(engine, pixels) for pixels in views), strict=True)
         for path, outcome in zip(paths, loaded, strict=True):
             if isinstance(outcome, Unusable):
                 yield Answer(path, None, outcome.reason)
             else:
-                yield Answer(path, next(logits))
+                plain, *crops = next(logits)
+                yield Answer(path, plain, crops=np.array(crops).reshape(-1, len(plain)))
 
 
-def _load_file(preprocessing: Preprocessing, path: str) -> Pixels | Unusable:
+def _load_file(preprocessing: Preprocessing, views: Sequence[View], path: str) -> Pixels | Unusable:
+    """(V, H, W, 3) pixels of views of a picture."""
     try:
-        return to_pixels(decode(read_file(".", path)), preprocessing)
+        content = read_file(".", path)
+        image, key = decode(content), content_hash(content)
+        return np.stack([view_pixels(image, preprocessing, view, key) for view in views])
     except PictureError as error:
         return Unusable(str(error))
     except MemoryError:

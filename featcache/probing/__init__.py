@@ -4,6 +4,7 @@
     views     augmented views, which train beside the plain one
     roles     which rows train, which choose C, which are measured on
     spec      what a probe is asked, and what it gives
+    crops     test-time augmentation of what was held out
     judging   what held-out rows say
     solving   folds, grids and fits of one probe
     fitting   the probe
@@ -27,12 +28,13 @@ on sees a row it is measured on, the place of the grid of C included. The head t
 test or val is the head that is returned.
 """
 
+from featcache.probing.crops import TtaScore, score_crops
 from featcache.probing.few_shots import FewShots, few_shots
 from featcache.probing.fitting import fit_probe
 from featcache.probing.rows import LabelledRows, labelled_rows
 from featcache.probing.screening import fit_screen
 from featcache.probing.spec import Probed, ProbeSpec, ShotScore
-from featcache.probing.views import ViewChoice
+from featcache.probing.views import ViewChoice, cropped_rows
 
 __all__ = [
     "FewShots",
@@ -40,9 +42,12 @@ __all__ = [
     "ProbeSpec",
     "Probed",
     "ShotScore",
+    "TtaScore",
     "ViewChoice",
+    "cropped_rows",
     "few_shots",
     "fit_probe",
     "fit_screen",
     "labelled_rows",
+    "score_crops",
 ]

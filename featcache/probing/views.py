@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from featcache.errors import CacheIncompleteError, ProbeError
 from featcache.images.policies import canonical_policy
-from featcache.recipe import Stream, View
+from featcache.recipe import TTA, Stream, View
 from featcache.store.cache import Cache, StreamReader
 from featcache.store.mapped import MappedRows, StackedRows
 
@@ -145,9 +145,51 @@ def read_views(
     return features[: len(rows)], Views(views, features, own)
 
 
+@dataclass(frozen=True, eq=False)
+class CroppedRows:
+    """Crops of pictures that are predicted beside the plain view, mapped.
+
+    Attributes:
+        parts: for each crop its rows, and the picture from 0 to n - 1 that each is of, ascending.
+    """
+
+    parts: tuple[tuple[MappedRows, npt.NDArray[np.int64]], ...]
+
+
+def cropped_rows(cache: Cache, cut: str, rows: npt.NDArray[np.int64]) -> CroppedRows:
+    """The crops that `extract --tta` made; where there are those of several seeds, the most.
+
+    Args:
+        cache: where they are.
+        cut: the activations.
+        rows: (n,) the pictures, as rows of the index.
+
+    Raises:
+        ProbeError: there are none.
+        CacheIncompleteError: some were never computed.
+    """
+    readers = cache.views_of(cache.stream(cut).entry.stream)
+    seeds = [view.seed for view in readers if view.policy == TTA]
+    if not seeds:
+        raise ProbeError(
+            f"{cache.folder}: no crops of cut {cut!r} to predict from; make some with "
+            "`featcache extract` and --tta N"
+        )
+    most = max(sorted(set(seeds)), key=seeds.count)
+    chosen = [r for view, r in readers.items() if (view.policy, view.seed) == (TTA, most)]
+    return CroppedRows(tuple(_of_view(cache, reader, rows) for reader in chosen))
+
+
 def fits(mapped: MappedRows | StackedRows, memory: int) -> bool:
     """Whether rows take less than half of the memory as float32."""
     return 4 * len(mapped) * mapped.shape[1] <= memory // 2
+
+
+def _asking(view: View) -> str:
+    """The options that compute a view, and those that do without."""
+    if view.policy == TTA:
+        return "--tta again, or probe without"
+    return f"--views and --augment {view.policy} again, or probe with --views 1"
 
 
 def _of_view(
@@ -162,7 +204,6 @@ def _of_view(
     if positions.min(initial=0) < 0:
         raise CacheIncompleteError(
             f"{cache.folder}: {(positions < 0).sum()} pictures have no row of {view}; run "
-            f"`featcache extract` with --views and --augment {view.policy} again, or probe with "
-            "--views 1"
+            f"`featcache extract` with {_asking(view)}"
         )
     return MappedRows(reader, positions), own

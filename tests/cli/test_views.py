@@ -44,3 +44,19 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(
         assert (result.exit_code, result.stdout) == (1, "")
         assert says in result.stderr.replace("\n", " ")
     assert not (tmp_path / "c").exists()
+
+
+def test_probe_says_what_trained_and_what_crops_gain(
+    invoke: Any, pictures: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "c"
+    invoke("extract", pictures, *LIGHT, "--out", cache, "--views", "2", "--tta", "2")
+    options = [cache, "--cv", "2", "--tol", "0.5"]
+    told = invoke("probe", *options, "--tta", "max").stdout.replace("\n", " ")
+    assert "views that trained beside the plain one: 1 of standard (seed 0)" in told
+    assert "with 2 random crops (max): " in told
+    plain = json.loads(invoke("probe", *options, "--views", "1", "--json").stdout)
+    assert (plain["views"], plain["tta"]) == ([], None)
+    refused = invoke("probe", *options, "--views", "none")
+    assert refused.exit_code == 2
+    assert "give a number from 1, or all" in refused.stderr
