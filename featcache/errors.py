@@ -19,6 +19,7 @@
     │   ├── DiskSpaceError (OSError)                 what is to be written does not fit
     │   └── StoredOverflowError (OverflowError)      a value does not fit the stored dtype
     ├── ProbeError (ValueError)               the labels do not allow the probe asked for
+    ├── TrainingError (ValueError)            a tail cannot be trained as asked
     └── ClassifierError (ValueError)          a saved classifier cannot be read or used
         └── ParityError (ArithmeticError)            joined, it does not give the cached logits
 
@@ -101,6 +102,10 @@ class StoredOverflowError(StoreError, OverflowError):
 
 class ProbeError(FeatcacheError, ValueError):
     """The labels or the rows do not allow the probe that was asked for."""
+
+
+class TrainingError(FeatcacheError, ValueError):
+    """A tail cannot be trained as it was asked for, or training it went astray."""
 
 
 class ClassifierError(FeatcacheError, ValueError):
