@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 
-_STRETCH = 1 << 20
+_STRETCH = 256 << 10
 """Bytes of neighbouring rows that are read together, at least; one row may be more."""
 
 _ALIVE = 4
@@ -93,7 +93,7 @@ class Feed:
         return len(self._layout.edges) - 1
 
     def epoch(self, number: int) -> Generator[Batch, None, None]:
-        """Every picture once, in an order and with views that seed and number decide."""
+        """Every picture once, in an order and with views that seed and number (from 1) decide."""
         rng = np.random.default_rng([self._seed, _DRAW_ORDER, number])
         n, V = self._views.shape  # noqa: N806 - the field's letter
         order = _by_place(self._views)[epoch_order(n, self._layout, rng)]
@@ -154,8 +154,8 @@ def epoch_order(n: int, layout: Layout, rng: np.random.Generator) -> Ints:
 
 
 def views_drawn(n: int, V: int, seed: int, epoch: int) -> Ints:  # noqa: N803 - the field's letter
-    """(n,) which of a picture's V views an epoch takes; V epochs in a row take each once."""
-    turn, step = divmod(epoch, V)
+    """(n,) which of its V views each picture gives in an epoch; epochs 1 to V take each once."""
+    turn, step = divmod(epoch - 1, V)
     rng = np.random.default_rng([seed, _DRAW_VIEWS, turn])
     return rng.permuted(np.tile(np.arange(V), (n, 1)), axis=1)[:, step]
 
@@ -191,7 +191,7 @@ def _by_place(views: Ints) -> Ints:
 def _kept(examples: Examples, positions: Ints) -> npt.NDArray[Any]:
     """Rows at positions in memory, read a stretch at a time."""
     kept = np.empty((len(positions), *examples.row_shape), examples.activations.dtype)
-    step = max(1, 32 * _STRETCH // examples.row_bytes)
+    step = max(1, 128 * _STRETCH // examples.row_bytes)
     for start in range(0, len(positions), step):
         some = examples.activations[positions[start : start + step]]
         kept[start : start + step] = some.reshape(-1, *examples.row_shape)

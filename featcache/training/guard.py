@@ -17,11 +17,11 @@ from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivat
 from featcache.errors import TrainingError
 
 
-def training_mode(model: nn.Module, *, batchnorm_moves: bool) -> None:
+def training_mode(tail: nn.Module, *, batchnorm_moves: bool) -> None:
     """Modules train (dropout acts), but layers with statistics only where they may move."""
-    model.train()
+    tail.train()
     if not batchnorm_moves:
-        for _, layer in layers_with_statistics(model):
+        for _, layer in layers_with_statistics(tail):
             layer.eval()
 
 

@@ -217,7 +217,7 @@ class _Run:
 
     def _losses(self, number: int) -> list[tuple[float, int]] | None:
         """Loss and size of each batch; None if one was not finite."""
-        training_mode(self.model, batchnorm_moves=self._spec.batchnorm_moves)
+        training_mode(self.model.tail, batchnorm_moves=self._spec.batchnorm_moves)
         losses = list[tuple[float, int]]()
         for batch in self._feed.epoch(number):
             loss = self._stepper.step(batch, self._targets)
