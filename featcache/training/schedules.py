@@ -18,14 +18,15 @@ _FEWEST = 4
 
 
 def optimizer_of(spec: TrainingSpec, groups: Sequence[Group]) -> torch.optim.Optimizer:
-    """AdamW or SGD over groups with rates and weight decay of their own."""
+    """AdamW or SGD over groups with rates and weight decay of their own, fused where torch can."""
+    fused = torch.device(spec.device).type in ("cpu", "cuda")
     options = [
         {"params": g.parameters, "lr": g.rate, "weight_decay": g.weight_decay, "name": g.name}
         for g in groups
     ]
     if spec.optimizer == "adamw":
-        return torch.optim.AdamW(options)
-    return torch.optim.SGD(options, momentum=_MOMENTUM)
+        return torch.optim.AdamW(options, fused=fused)
+    return torch.optim.SGD(options, momentum=_MOMENTUM, fused=fused)
 
 
 def schedule_of(spec: TrainingSpec, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:

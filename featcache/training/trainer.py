@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
@@ -58,15 +59,20 @@ class Epoch:
 
     Attributes:
         number: from 1; 0 is the state before the first step.
-        train_loss: mean loss of its batches as they were trained on; None for epoch 0.
+        losses: of its batches, as they were trained on; none for epoch 0.
         validation: log-loss and accuracy on the validation pictures after it, if there are any.
         rates: of each group at its last step, by name; empty for epoch 0.
     """
 
     number: int
-    train_loss: float | None
+    losses: tuple[float, ...]
     validation: Scores | None
     rates: dict[str, float]
+
+    @property
+    def train_loss(self) -> float | None:
+        """Mean over the batches, which differ by one picture at most; None for epoch 0."""
+        return fmean(self.losses) if self.losses else None
 
     @property
     def validation_loss(self) -> float | None:
@@ -186,7 +192,7 @@ class _Run:
 
     def run(self) -> None:
         """Epochs until the last, an early stop or a loss that is not finite."""
-        self._note(Epoch(0, None, self._scores(), {}))
+        self._note(Epoch(0, (), self._scores(), {}))
         for number in range(1, self._spec.epochs + 1):
             if not self._epoch(number):
                 self.status = TrainingStatus.DIVERGED
@@ -211,22 +217,21 @@ class _Run:
         scores = self._scores()
         if self._judge and scores is None:
             return False
-        mean = sum(loss * size for loss, size in losses) / sum(size for _, size in losses)
-        self._note(Epoch(number, mean, scores, self._stepper.rates))
+        self._note(Epoch(number, losses, scores, self._stepper.rates))
         return True
 
-    def _losses(self, number: int) -> list[tuple[float, int]] | None:
-        """Loss and size of each batch; None if one was not finite."""
+    def _losses(self, number: int) -> tuple[float, ...] | None:
+        """Loss of each batch; None if one was not finite."""
         training_mode(self.model.tail, batchnorm_moves=self._spec.batchnorm_moves)
-        losses = list[tuple[float, int]]()
+        losses = list[float]()
         for batch in self._feed.epoch(number):
             loss = self._stepper.step(batch, self._targets)
             if not math.isfinite(loss):
                 self._refuse_divergence(number)
                 return None
-            losses.append((loss, len(batch.pictures)))
+            losses.append(loss)
             self._report(number, len(losses))
-        return losses
+        return tuple(losses)
 
     def _refuse_divergence(self, number: int) -> None:
         if self._judge is None:
