@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import root_scalar
 from scipy.stats import binomtest, norm, t
 
 from featcache.errors import ProbeError
@@ -19,6 +18,9 @@ EFFECTIVE = "sign flips of groups, Tango's score interval on the effective numbe
 
 FEW = 10
 """Where a and b differ in fewer groups, `compare` does not trust the bootstrap's interval."""
+
+_HALVINGS = 50
+"""Of an interval of at most 2: what is left is far below a float's rounding of a difference."""
 
 _CELLS = 1_000_000
 """Random numbers held at once."""
@@ -117,23 +119,36 @@ def score_interval(
         n: all rows.
         confidence: between 0 and 1.
     """
-    z = float(norm.ppf((1 + confidence) / 2))
-    return _lower(only_a, only_b, n, z), -_lower(only_b, only_a, n, z)
+    z = norm.ppf((1 + confidence) / 2)
+    lower = score_lower(np.array([only_a, only_b]), np.array([only_b, only_a]), n, z)
+    return float(lower[0]), -float(lower[1])
 
 
-def _lower(b: float, c: float, n: float, z: float) -> float:
-    """The d below (b - c)/n at which b - c - n d = z sqrt(variance under d)."""
-    if c >= n:
-        return -1.0
+def score_lower(
+    only_a: np.ndarray, only_b: np.ndarray, n: np.ndarray | float, z: np.ndarray | float
+) -> np.ndarray:
+    """Lower ends of Tango's interval, of arrays that broadcast, by halving.
 
-    def excess(d: float) -> float:
-        # q, the most likely share of "only b" if the difference is d: 2n q^2 + u q - v = 0
+    With b = only_a and c = only_b it is the d below (b - c)/n at which b - c - n d =
+    z sqrt(variance under d), where q, the most likely share of "only b" if the difference is d,
+    solves 2n q^2 + u q - v = 0.
+
+    Args:
+        only_a: rows that a alone has right.
+        only_b: rows that b alone has right.
+        n: all rows.
+        z: standard errors below the difference, positive.
+    """
+    b, c, n, z = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (only_a, only_b, n, z)))
+    lo, hi = np.full(b.shape, -1.0), (b - c) / n
+    for _ in range(_HALVINGS):
+        d = (lo + hi) / 2
         u, v = (2 * n - b + c) * d - b - c, c * d * (1 - d)
-        q = (np.sqrt(max(0.0, u * u + 8 * n * v)) - u) / (4 * n)
-        return b - c - n * d - z * np.sqrt(max(0.0, n * (2 * q + d * (1 - d))))
-
-    # at (b - c)/n itself both sides may be 0 (b + c = 0), which is not the end that is sought
-    return float(root_scalar(excess, bracket=(-1.0, (b - c) / n - 1e-10)).root)
+        q = (np.sqrt(np.maximum(0.0, u * u + 8 * n * v)) - u) / (4 * n)
+        spread = np.sqrt(np.maximum(0.0, n * (2 * q + d * (1 - d))))
+        rejected = b - c - n * d > z * spread
+        lo, hi = np.where(rejected, d, lo), np.where(rejected, hi, d)
+    return np.where(c >= n, -1.0, lo)
 
 
 def paired_bootstrap(
@@ -166,7 +181,7 @@ def paired_bootstrap(
     tail = norm.cdf(-np.sqrt(m / (m - 1)) * t.ppf(0.975, m - 1))
     lo, hi = np.quantile(_resampled(sums, sizes, resamples, rng), [tail, 1 - tail])
     difference = float(sums.sum() / sizes.sum())
-    p_value = _sign_flips(sums, resamples, rng)
+    p_value = sign_flips(sums, resamples, rng)
     return PairedDifference(difference, (float(lo), float(hi)), p_value, BOOTSTRAP)
 
 
@@ -213,8 +228,16 @@ def _resampled(
     return total_sums / total_sizes
 
 
-def _sign_flips(sums: np.ndarray, resamples: int, rng: np.random.Generator) -> float:
-    """P of |sum| if coins gave the groups' signs; k groups of one |sum| have binomially many +."""
+def sign_flips(sums: np.ndarray, resamples: int, rng: np.random.Generator) -> float:
+    """How likely so large a total is if coins gave the groups' signs: two-sided, by simulation.
+
+    k groups of one size have binomially many plus signs.
+
+    Args:
+        sums: (m,) whole numbers, rows of a group that only a has right less those only b has.
+        resamples: throws of the m coins.
+        rng: throws them.
+    """
     kinds, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     flipped = [
         (2 * rng.binomial(counts, 0.5, size=(size, len(kinds))) - counts) @ kinds
