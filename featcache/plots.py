@@ -107,6 +107,93 @@ def layers_panel(
     return draw
 
 
+@dataclass(frozen=True)
+class DepthCurve:
+    """Scores by how many units train.
+
+    Attributes:
+        depths: (D,). accuracy: (D,) on held-out rows; intervals: (D,) of it.
+        train_accuracy: (D,). recommended: one of the depths, None where undecided.
+    """
+
+    depths: Sequence[int]
+    accuracy: Sequence[float]
+    intervals: Sequence[tuple[float, float]]
+    train_accuracy: Sequence[float]
+    recommended: int | None
+
+
+def depths_panel(curve: DepthCurve) -> Panel:
+    """Held-out accuracy by depth with intervals, training accuracy beside it."""
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(curve.depths))
+        axes.errorbar(
+            places,
+            curve.accuracy,
+            _ends(curve.accuracy, curve.intervals),
+            fmt="o-",
+            capsize=3,
+            label="held out",
+        )
+        axes.plot(places, curve.train_accuracy, "s--", color="tab:grey", label="training")
+        title = "undecided"
+        if curve.recommended is not None:
+            title = f"recommended: depth {curve.recommended}"
+            axes.axvline(curve.depths.index(curve.recommended), color="grey", linewidth=1)
+        axes.set_xticks(places, [str(depth) for depth in curve.depths])
+        axes.set(xlabel="depth (units that train)", ylabel="accuracy", title=title)
+        axes.legend()
+
+    return draw
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """Accuracy by depth and number of training rows.
+
+    Attributes:
+        sizes: (N,) training rows. depths: (D,).
+        accuracy: N rows of D.
+        recommended: (N,) one of the depths each, None where undecided.
+    """
+
+    sizes: Sequence[int]
+    depths: Sequence[int]
+    accuracy: Sequence[Sequence[float]]
+    recommended: Sequence[int | None]
+
+
+def map_panel(found: DepthMap) -> Panel:
+    """A line a depth over the number of training rows; rings mark what is recommended there."""
+
+    def draw(axes: Axes) -> None:
+        accuracy = np.asarray(found.accuracy)  # (N, D)
+        for depth, line in zip(found.depths, accuracy.T, strict=True):
+            axes.semilogx(found.sizes, line, "o-", markersize=4, label=f"depth {depth}")
+        best = accuracy.max(axis=1)
+        axes.semilogx(found.sizes, best, "k*", markersize=9, fillstyle="none", label="best")
+        marked = [
+            (size, row[found.depths.index(depth)])
+            for size, row, depth in zip(found.sizes, accuracy, found.recommended, strict=True)
+            if depth is not None
+        ]
+        axes.semilogx(
+            [size for size, _ in marked],
+            [value for _, value in marked],
+            "ko",
+            markersize=13,
+            fillstyle="none",
+            label="recommended",
+        )
+        axes.set_xticks(found.sizes, [str(size) for size in found.sizes])
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel="training pictures", ylabel="accuracy", title="depth by data size")
+        axes.legend()
+
+    return draw
+
+
 def _ends(
     middle: Sequence[float], intervals: Sequence[tuple[float, float]]
 ) -> npt.NDArray[np.float64]:

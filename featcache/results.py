@@ -295,6 +295,59 @@ class LayerScore:
 
 
 @dataclass(frozen=True)
+class DepthScore:
+    """The last `depth` units and the head, trained, on rows that were held out.
+
+    Attributes:
+        depth: units that train; 0 is the probe. cut: what is cached and trained from.
+        accuracy, ci95, mean_per_class, log_loss: as in `Estimate`.
+        train_accuracy: on the rows it was trained on; overfitting: how much higher that is.
+        params_total, params_trainable, params_frozen: numbers in the network and its head.
+        seconds: of training and scoring. bytes: of the cached activations.
+        against_depth_0: paired; None for depth 0 itself. adjusted_p: its p_value adjusted for all
+            depths of the sweep.
+        rate: the learning rate of the topmost unit that was chosen, epochs: that were trained;
+            None for depth 0, which is solved.
+    """
+
+    depth: int
+    cut: str
+    accuracy: float
+    ci95: tuple[float, float]
+    train_accuracy: float
+    params_total: int
+    params_trainable: int
+    params_frozen: int
+    seconds: float
+    mean_per_class: float
+    log_loss: float | None
+    bytes: int
+    against_depth_0: Difference | None = None
+    adjusted_p: float | None = None
+    rate: float | None = None
+    epochs: int | None = None
+    overfitting: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "overfitting", self.train_accuracy - self.accuracy)
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """The same sweep, trained on a part of the pictures and judged on the same held-out ones.
+
+    Attributes:
+        n_train: pictures it was trained on; scores: by depth, shallowest first.
+        recommended_depth: None where undecided. advice: why, in a sentence.
+    """
+
+    n_train: int
+    scores: tuple[DepthScore, ...]
+    recommended_depth: int | None
+    advice: str
+
+
+@dataclass(frozen=True)
 class ProbeResult(Record):
     """What `probe` found.
 
@@ -318,8 +371,9 @@ class ProbeResult(Record):
             where none were.
         shots: by pictures a class. layers: by cut. against: beside an earlier result.
         tta: with random crops beside the plain view.
-        unfreeze, recommended_depth: of sweeps over depth.
-        advice: what to do next, in a sentence.
+        unfreeze: by depth, shallowest first. recommended_depth: the shallowest that is as good as
+            the best; None where undecided or not asked for.
+        advice: what to do next, in a sentence. data_sizes: the sweep by number of pictures.
         saved: the classifier's file, if one was asked for.
         result: identity of the findings kept in the cache; None if it could not be written.
         multi_label: whether pictures may have several labels: then accuracy is the share of
@@ -352,9 +406,10 @@ class ProbeResult(Record):
     layers: tuple[LayerScore, ...] = ()
     against: Comparison | None = None
     tta: Tta | None = None
-    unfreeze: tuple[dict[str, Any], ...] = ()
+    unfreeze: tuple[DepthScore, ...] = ()
     recommended_depth: int | None = None
     advice: str = ""
+    data_sizes: tuple[DataSize, ...] = ()
     saved: str | None = None
     multi_label: bool = False
     views: tuple[ViewSet, ...] = ()
@@ -362,7 +417,7 @@ class ProbeResult(Record):
     warnings: tuple[str, ...] = ()
 
     def plot(self) -> Figure:
-        """The path over C, and where they were asked for, shots and layers (extra `plots`)."""
+        """The path over C, and what else was asked for, a panel each (extra `plots`)."""
         panels = [plots.path_panel(self._path_curve())] if self.path else []
         if self.shots:
             panels.append(plots.shots_panel([s.shots for s in self.shots], *_bars(self.shots)))
@@ -370,7 +425,28 @@ class ProbeResult(Record):
             accuracy = [layer.accuracy for layer in self.layers]
             names = [layer.cut for layer in self.layers]
             panels.append(plots.layers_panel(names, accuracy, [s.ci95 for s in self.layers]))
+        if self.unfreeze:
+            panels.append(plots.depths_panel(self._depth_curve()))
+        if self.data_sizes:
+            panels.append(plots.map_panel(self._depth_map()))
         return plots.figure(panels)
+
+    def _depth_curve(self) -> plots.DepthCurve:
+        return plots.DepthCurve(
+            depths=[score.depth for score in self.unfreeze],
+            accuracy=[score.accuracy for score in self.unfreeze],
+            intervals=[score.ci95 for score in self.unfreeze],
+            train_accuracy=[score.train_accuracy for score in self.unfreeze],
+            recommended=self.recommended_depth,
+        )
+
+    def _depth_map(self) -> plots.DepthMap:
+        return plots.DepthMap(
+            sizes=[size.n_train for size in self.data_sizes],
+            depths=[score.depth for score in self.data_sizes[0].scores],
+            accuracy=[[score.accuracy for score in size.scores] for size in self.data_sizes],
+            recommended=[size.recommended_depth for size in self.data_sizes],
+        )
 
     def _path_curve(self) -> plots.PathCurve:
         votes = self.best_C is None

@@ -1,0 +1,101 @@
+"""How a sweep over depth looks in a terminal: what depth gives, what it costs, and the advice."""
+
+from typing import Any
+
+from featcache_cli.rendering import line, percent, printable, show, table
+
+
+def render_sweep(result: Any) -> None:
+    """The sweep of a probe, if there was one; 80 columns are enough."""
+    if not result.unfreeze:
+        return
+    _render_scores(result)
+    _render_costs(result)
+    _render_sizes(result)
+    line(f"\n[bold]advice[/bold]: {printable(result.advice)}")
+
+
+def _render_scores(result: Any) -> None:
+    scores = table(
+        *(">depth", ">accuracy", ">95% interval", ">train", ">per class"),
+        *(">log-loss", ">to 0", ">p"),
+        title="\nby depth, on held-out pictures (* recommended)",
+    )
+    for score in result.unfreeze:
+        against = score.against_depth_0
+        scores.add_row(
+            str(score.depth),
+            _marked(percent(score.accuracy), marked=score.depth == result.recommended_depth),
+            f"{100 * score.ci95[0]:.1f} to {100 * score.ci95[1]:.1f}",
+            percent(score.train_accuracy),
+            percent(score.mean_per_class),
+            "" if score.log_loss is None else f"{score.log_loss:.4f}",
+            "" if against is None else f"{100 * against.difference:+.1f}",
+            "" if score.adjusted_p is None else f"{score.adjusted_p:.2g}",
+        )
+    show(scores)
+
+
+def _render_costs(result: Any) -> None:
+    costs = table(
+        *(
+            ">depth",
+            "cut",
+            ">trained",
+            ">frozen",
+            ">total",
+            ">rate",
+            ">epochs",
+            ">seconds",
+            ">MB",
+        ),
+        title="\nwhat it costs: numbers trained, seconds, and MB cached",
+    )
+    for score in result.unfreeze:
+        costs.add_row(
+            str(score.depth),
+            printable(score.cut),
+            _count(score.params_trainable),
+            _count(score.params_frozen),
+            _count(score.params_total),
+            "" if score.rate is None else f"{score.rate:.2g}",
+            "" if score.epochs is None else str(score.epochs),
+            f"{score.seconds:.1f}",
+            f"{score.bytes / 1e6:.1f}",
+        )
+    show(costs)
+
+
+def _render_sizes(result: Any) -> None:
+    if not result.data_sizes:
+        return
+    depths = [score.depth for score in result.data_sizes[0].scores]
+    sizes = table(
+        ">pictures",
+        *(f">depth {depth}" for depth in depths),
+        "advice",
+        title="\naccuracy by number of training pictures (* highest)",
+    )
+    for size in result.data_sizes:
+        best = max(score.accuracy for score in size.scores)
+        cells = [
+            _marked(percent(score.accuracy), marked=score.accuracy == best) for score in size.scores
+        ]
+        sizes.add_row(str(size.n_train), *cells, _advised(size.recommended_depth))
+    show(sizes)
+
+
+def _advised(depth: int | None) -> str:
+    return "undecided" if depth is None else f"depth {depth}"
+
+
+def _marked(text: str, *, marked: bool) -> str:
+    return f"[bold]*{text}[/bold]" if marked else text
+
+
+def _count(number: int) -> str:
+    """A number of parameters: 950, 12.3K, 23.5M."""
+    for unit, size in (("M", 10**6), ("K", 10**3)):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)
