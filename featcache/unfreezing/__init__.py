@@ -1,0 +1,24 @@
+"""The sweep over depth: the last units of a network, trained from activations cached at the cut.
+
+depths   which depths were asked for, and what each trains
+spec     everything that is asked of a sweep
+rows     where the activations of a cut lie, view by view
+parts    what is held out: one split for all depths
+fitting  one depth on one part: from the solved head, at a rate that validation pictures choose
+sweep    all depths on all parts, resumed at the last one finished
+"""
+
+from featcache.unfreezing.depths import PIXELS, Rung, ladder, parse_depths
+from featcache.unfreezing.spec import SweepSpec
+from featcache.unfreezing.sweep import DepthFound, Swept, sweep
+
+__all__ = [
+    "PIXELS",
+    "DepthFound",
+    "Rung",
+    "SweepSpec",
+    "Swept",
+    "ladder",
+    "parse_depths",
+    "sweep",
+]

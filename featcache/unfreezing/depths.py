@@ -1,0 +1,132 @@
+"""Which depths were asked for, and what each of them trains.
+
+Depth k trains the last k units and the head, from the activation below them: that after the unit
+of depth k + 1. Below the lowest unit there is only the picture, whose depth trains everything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from featcache.backbones.registry import Backbone
+from featcache.backbones.tracing import Traced, trace
+from featcache.backbones.units import list_units, split_at
+from featcache.errors import BackboneError, ProbeError
+from featcache.recipe import PENULTIMATE
+
+PIXELS = "pixels"
+"""The cut below which nothing is frozen."""
+
+ALL = "all"
+
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """One depth.
+
+    Attributes:
+        depth: units that train.
+        cut: what it trains from: a unit's name, `PENULTIMATE` (depth 0) or `PIXELS`.
+        tail: activations at the cut to the penultimate feature, with the network's own parameters;
+            None at depth 0.
+        units: names of those that train, from the top.
+        trained: parameters of the tail; total: of the network without its last layer.
+    """
+
+    depth: int
+    cut: str
+    tail: nn.Module | None
+    units: tuple[str, ...]
+    trained: int
+    total: int
+
+
+def traced_of(backbone: Backbone) -> Traced:
+    """The network as a graph.
+
+    Raises:
+        BackboneError: it cannot be traced; depth 0 needs no trace.
+    """
+    try:
+        return trace(backbone.stem, backbone.preprocessing.size)
+    except BackboneError as error:
+        raise BackboneError(
+            f"{backbone.name}: {error}; without a trace it can only be probed at depth 0"
+        ) from error
+
+
+def parse_depths(text: str, units: Sequence[str]) -> tuple[int, ...]:
+    """Depths as written: "0-3", "0,1,4", names of units, "all"; 0 is always among them.
+
+    A unit's name stands for the depth that trains it and all above it.
+
+    Args:
+        text: what was asked for.
+        units: names from the top.
+
+    Raises:
+        ProbeError: no such depth or unit.
+    """
+    found = {0}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        if part == ALL:
+            found.add(len(units))
+        elif part in units:
+            found.add(units.index(part) + 1)
+        else:
+            found.update(_numbers(part, units))
+    return tuple(sorted(found))
+
+
+def _numbers(part: str, units: Sequence[str]) -> range:
+    match = _RANGE.fullmatch(part)
+    if match is None:
+        shown = ", ".join(units[:6])
+        raise ProbeError(
+            f"depth {part!r}: give numbers (0-3 or 0,1,4), units from the top ({shown}, ...), or "
+            "all; `featcache layers` lists them"
+        )
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not first <= last <= len(units):
+        raise ProbeError(
+            f"depths {part}: this network has {len(units)} units; give numbers from 0 to "
+            f"{len(units)}, ascending (`featcache layers` lists them)"
+        )
+    return range(first, last + 1)
+
+
+def ladder(backbone: Backbone, depths: Sequence[int]) -> list[Rung]:
+    """What each depth trains.
+
+    Raises:
+        BackboneError: the network cannot be traced.
+    """
+    total = sum(p.numel() for p in backbone.stem.parameters())
+    rungs = [Rung(0, PENULTIMATE, None, (), 0, total)]
+    if max(depths) == 0:
+        return rungs
+    traced = traced_of(backbone)
+    names = [unit.name for unit in list_units(traced)]
+    for depth in depths:
+        if depth:
+            tail, cut = _tail(traced, backbone, names, depth)
+            trained = sum(p.numel() for p in tail.parameters())
+            rungs.append(Rung(depth, cut, tail, tuple(names[:depth]), trained, total))
+    return rungs
+
+
+def _tail(
+    traced: Traced, backbone: Backbone, names: Sequence[str], depth: int
+) -> tuple[nn.Module, str]:
+    if depth == len(names):
+        return backbone.stem, PIXELS
+    tail = split_at(traced, names[depth]).tail
+    if tail is None:
+        raise BackboneError(f"{backbone.name}: nothing stands above {names[depth]!r}")
+    return tail, names[depth]

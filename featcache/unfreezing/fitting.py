@@ -1,0 +1,174 @@
+"""One depth on one part: from the solved head, at a rate that validation pictures choose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from featcache.errors import ProbeError
+from featcache.evaluation.metrics import correct
+from featcache.heads.linear import LinearHead
+from featcache.probing import LabelledRows, ProbeSpec
+from featcache.probing.judging import predict
+from featcache.probing.solving import Solving
+from featcache.training.examples import Examples
+from featcache.training.model import (
+    TunedModel,
+    head_of,
+    model_of,
+    tuned_tensors,
+    untrained_head,
+)
+from featcache.training.rates import choose_rate
+from featcache.training.spec import TrainingSpec
+from featcache.training.trainer import Trained, TrainingStatus, logits_of, train
+from featcache.unfreezing.depths import Rung
+from featcache.unfreezing.parts import Bools, Part
+from featcache.unfreezing.rows import Activations
+from featcache.unfreezing.spec import SweepSpec
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total); the stage names the depth."""
+
+UNTRAINED_FACTOR = 10.0
+"""Rate of an untrained head, over that of a solved one."""
+
+
+@dataclass(frozen=True, eq=False)
+class DepthFit:
+    """One depth, trained on one part.
+
+    Attributes:
+        head: on the tuned feature. tensors: of the tail, by their names in the network; none at
+            depth 0.
+        probabilities: (m, K) of the pictures held out, in their order.
+        train_accuracy: on the pictures it was trained on.
+        seconds: of training and scoring.
+        rate: the base rate that was chosen, epochs: whose weights these are; None at depth 0.
+        diverged: whether a loss was not finite, so that earlier weights were kept.
+    """
+
+    head: LinearHead
+    tensors: dict[str, Tensor]
+    probabilities: npt.NDArray[np.float64]
+    train_accuracy: float
+    seconds: float
+    rate: float | None = None
+    epochs: int | None = None
+    diverged: bool = False
+
+
+def solve_depth_0(data: LabelledRows, part: Part, spec: SweepSpec) -> DepthFit:
+    """The solved head of all training pictures of a part."""
+    started = time.perf_counter()
+    head, probabilities = _solved(data, part.train, part.judged, spec.probe)
+    right = correct(predict(head, data, part.train), data.targets[part.train])
+    return DepthFit(head, {}, probabilities, float(right.mean()), time.perf_counter() - started)
+
+
+def starting_head(data: LabelledRows, part: Part, spec: SweepSpec) -> LinearHead:
+    """The head that training starts from: it has not seen the pictures that stop it."""
+    if spec.solved_start:
+        return _solved(data, part.fit, part.stop, spec.probe)[0]
+    multi = data.targets.ndim == 2
+    width, classes = data.features.shape[1], len(data.classes)
+    return untrained_head(classes, width, spec.probe.loss, spec.training.seed, multi_label=multi)
+
+
+def _solved(
+    data: LabelledRows, rows: Bools, scored: Bools, spec: ProbeSpec
+) -> tuple[LinearHead, npt.NDArray[np.float64]]:
+    """The head of some rows at the C of the least held-out log-loss, and what it says of others."""
+    solving = Solving(data, spec, None)
+    path = solving.cross_validate(rows, solving.folds(rows, spec.folds), score=scored)
+    best = path.whole[path.held_out.best]
+    return best.head, best.probabilities
+
+
+class Tuning:
+    """Trainings of the depths of one part and seed, each from the one before.
+
+    Args:
+        data: the pictures.
+        part: what is trained on and judged.
+        spec: how.
+        seed: of the training.
+        head: where the first one starts.
+    """
+
+    def __init__(
+        self, data: LabelledRows, part: Part, spec: SweepSpec, seed: int, head: LinearHead
+    ) -> None:
+        self._data, self._part, self._spec, self._seed = data, part, spec, seed
+        self._solved = self._head = head
+        self._tensors: dict[str, Tensor] = {}
+
+    def go_on_from(self, fit: DepthFit) -> None:
+        """Start the next depth from this one, if depths build on each other."""
+        if self._spec.progressive:
+            self._head, self._tensors = fit.head, fit.tensors
+
+    def fit(
+        self, rung: Rung, activations: Activations, progress: Progress | None = None
+    ) -> DepthFit:
+        """Train a depth.
+
+        Raises:
+            TrainingError: the training cannot be carried out; it says why.
+        """
+        if rung.tail is None:
+            raise ProbeError(f"depth {rung.depth} has nothing to train; it is solved")
+        started = time.perf_counter()
+        data, part = self._data, self._part
+        model = model_of(rung.tail, self._head, tuned=self._tensors)
+        fit, stop = (activations.examples(data, rows) for rows in (part.fit, part.stop))
+        rate, found = self._train(model, fit, stop, rung, progress)
+        tuned = found.model
+        right = correct(self._probabilities(tuned, fit), fit.targets)
+        judged = activations.examples(data, part.judged)
+        return DepthFit(
+            head=head_of(tuned),
+            tensors=tuned_tensors(tuned),
+            probabilities=self._probabilities(tuned, judged),
+            train_accuracy=float(right.mean()),
+            seconds=time.perf_counter() - started,
+            rate=rate,
+            epochs=found.best_epoch,
+            diverged=found.status is TrainingStatus.DIVERGED,
+        )
+
+    def _train(
+        self,
+        model: TunedModel,
+        fit: Examples,
+        stop: Examples,
+        rung: Rung,
+        progress: Progress | None,
+    ) -> tuple[float, Trained]:
+        """The base rate, and the training at it."""
+        spec = self._training()
+        rates, rate = self._spec.rates, self._spec.rates[0]
+        if len(rates) > 1:
+            short = replace(spec, epochs=max(1, round(self._spec.trial * spec.epochs)))
+            chosen = choose_rate(model, fit, short, validation=stop, rates=rates, units=rung.units)
+            rate = chosen.rate
+        spec = replace(spec, rate=rate)
+        found = train(model, fit, spec, validation=stop, units=rung.units, progress=progress)
+        return rate, found
+
+    def _training(self) -> TrainingSpec:
+        spec = self._spec
+        factor = spec.training.head_factor
+        if not spec.solved_start and not self._tensors:
+            factor *= UNTRAINED_FACTOR
+        return replace(spec.training, seed=self._seed, head_factor=factor)
+
+    def _probabilities(self, model: TunedModel, examples: Examples) -> npt.NDArray[np.float64]:
+        spec = self._spec.training
+        logits = logits_of(model, examples, batch_size=spec.batch_size, memory=spec.memory)
+        return head_of(model).probabilities_of(logits)

@@ -1,0 +1,245 @@
+"""All depths on all parts, resumed at the last one finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from featcache.backbones.registry import Backbone
+from featcache.evaluation.intervals import Interval, accuracy_interval
+from featcache.evaluation.metrics import Scores, correct, score
+from featcache.evaluation.recommendation import Recommendation, recommend
+from featcache.heads.linear import LinearHead
+from featcache.probing import LabelledRows
+from featcache.store.cache import Cache
+from featcache.store.steps import Steps
+from featcache.unfreezing.depths import Rung, ladder
+from featcache.unfreezing.fitting import (
+    DepthFit,
+    Progress,
+    Tuning,
+    solve_depth_0,
+    starting_head,
+)
+from featcache.unfreezing.parts import Part, Split, split_of
+from featcache.unfreezing.rows import Activations, activations_of
+from featcache.unfreezing.spec import SweepSpec
+
+_TENSOR = "tail."
+
+
+@dataclass(frozen=True, eq=False)
+class DepthFound:
+    """One depth, on all parts and seeds.
+
+    Attributes:
+        rung: what it trains.
+        fits: by part, then by seed; depth 0 has one a part.
+        scores: mean over seeds, of all pictures held out. interval: of its accuracy.
+        right: (S, n) whether each seed has each of them right.
+        bytes: of its activations.
+    """
+
+    rung: Rung
+    fits: tuple[tuple[DepthFit, ...], ...]
+    scores: Scores
+    interval: Interval
+    right: npt.NDArray[np.bool_]
+    bytes: int
+
+    @property
+    def train_accuracy(self) -> float:
+        """Mean over parts and seeds."""
+        return float(np.mean([fit.train_accuracy for fits in self.fits for fit in fits]))
+
+    @property
+    def seconds(self) -> float:
+        """Of all parts and seeds."""
+        return sum(fit.seconds for fits in self.fits for fit in fits)
+
+
+@dataclass(frozen=True, eq=False)
+class Swept:
+    """A sweep.
+
+    Attributes:
+        depths: shallowest first.
+        split: what was held out; judged: (n,) int64 rows of it, in the order of `right`.
+        recommendation: by the margin rule.
+        warnings: what a person should know.
+    """
+
+    depths: tuple[DepthFound, ...]
+    split: Split
+    judged: npt.NDArray[np.int64]
+    recommendation: Recommendation
+    warnings: tuple[str, ...]
+
+
+def sweep(
+    cache: Cache,
+    data: LabelledRows,
+    backbone: Backbone,
+    spec: SweepSpec,
+    steps: Steps,
+    progress: Progress | None = None,
+) -> Swept:
+    """Train and judge every depth on the same pictures.
+
+    Args:
+        cache: holds the activations that every depth trains from.
+        data: the pictures, with their penultimate features.
+        backbone: the cache's network.
+        spec: what is asked.
+        steps: of this sweep; what is there is not done again.
+        progress: see `Progress`.
+
+    Raises:
+        CacheMissingError, CacheIncompleteError: activations are not there.
+        ProbeError, TrainingError: the pictures do not allow it.
+    """
+    rungs = ladder(backbone, spec.depths)
+    kept = {rung.depth: activations_of(cache, rung, data) for rung in rungs if rung.depth}
+    return _Sweeping(data, spec, rungs, kept, steps, progress).run(split_of(data, spec))
+
+
+class _Sweeping:
+    """One sweep; the state is what its parts share."""
+
+    def __init__(
+        self,
+        data: LabelledRows,
+        spec: SweepSpec,
+        rungs: list[Rung],
+        kept: dict[int, Activations],
+        steps: Steps,
+        progress: Progress | None,
+    ) -> None:
+        self._data, self._spec, self._rungs, self._kept = data, spec, rungs, kept
+        self._steps, self._progress = steps, progress
+
+    def run(self, split: Split) -> Swept:
+        found: dict[int, list[tuple[DepthFit, ...]]] = {rung.depth: [] for rung in self._rungs}
+        for number, part in enumerate(split.parts):
+            for depth, fits in self._part(number, part).items():
+                found[depth].append(tuple(fits))
+        judged = np.concatenate([np.flatnonzero(part.judged) for part in split.parts])
+        depths = tuple(self._found(rung, tuple(found[rung.depth]), judged) for rung in self._rungs)
+        right = np.stack([depth.right for depth in depths], axis=1)
+        advice = recommend(right, self._data.groups[judged], margin=self._spec.margin)
+        warnings = (*split.warnings, *_warnings(depths))
+        return Swept(depths, split, judged, advice, warnings)
+
+    def _part(self, number: int, part: Part) -> dict[int, list[DepthFit]]:
+        """Fits of every depth, by seed."""
+        first = self._step(f"{number}-0", lambda: solve_depth_0(self._data, part, self._spec))
+        found = {rung.depth: [first] if not rung.depth else [] for rung in self._rungs}
+        if len(self._rungs) == 1:
+            return found
+        head = starting_head(self._data, part, self._spec)
+        for seed in range(self._spec.seeds):
+            own = self._spec.training.seed + seed
+            tuning = Tuning(self._data, part, self._spec, own, head)
+            for rung in self._rungs[1:]:
+                fit = self._step(f"{number}-{rung.depth}-{own}", self._fitted(tuning, rung))
+                tuning.go_on_from(fit)
+                found[rung.depth].append(fit)
+        return found
+
+    def _fitted(self, tuning: Tuning, rung: Rung) -> Callable[[], DepthFit]:
+        return lambda: tuning.fit(rung, self._kept[rung.depth], self._told(rung))
+
+    def _told(self, rung: Rung) -> Progress | None:
+        progress = self._progress
+        if progress is None:
+            return None
+        return lambda _, done, total: progress(f"depth {rung.depth}", done, total)
+
+    def _step(self, name: str, fit: Callable[[], DepthFit]) -> DepthFit:
+        """A step that was finished before, or now."""
+        kept = self._steps.read(name)
+        if kept is not None:
+            return _read(*kept)
+        made = fit()
+        self._steps.write(name, *_written(made))
+        return made
+
+    def _found(
+        self, rung: Rung, fits: tuple[tuple[DepthFit, ...], ...], judged: npt.NDArray[np.int64]
+    ) -> DepthFound:
+        targets = self._data.targets[judged]
+        seeds = len(fits[0])
+        by_seed = [
+            np.concatenate([part[seed].probabilities for part in fits]) for seed in range(seeds)
+        ]
+        right = np.stack([correct(given, targets) for given in by_seed])
+        scores = _mean([score(given, targets) for given in by_seed])
+        interval = accuracy_interval(right.mean(axis=0), self._data.groups[judged])
+        if seeds < self._spec.seeds:
+            right = np.repeat(right, self._spec.seeds, axis=0)  # what is solved is always the same
+        size = self._kept[rung.depth].bytes if rung.depth else self._data.features.nbytes
+        return DepthFound(rung, fits, scores, interval, right, size)
+
+
+def _mean(scores: list[Scores]) -> Scores:
+    losses = [s.log_loss for s in scores if s.log_loss is not None]
+    return Scores(
+        float(np.mean([s.accuracy for s in scores])),
+        float(np.mean([s.mean_per_class for s in scores])),
+        float(np.mean(losses)) if losses else None,
+        scores[0].n,
+    )
+
+
+def _warnings(depths: tuple[DepthFound, ...]) -> Iterator[str]:
+    for depth in depths:
+        if any(fit.diverged for fits in depth.fits for fit in fits):
+            yield (
+                f"depth {depth.rung.depth}: a training diverged and its best weights before that "
+                "were kept; give smaller rates"
+            )
+
+
+def _written(fit: DepthFit) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    rows: dict[str, npt.NDArray[Any]] = {
+        "coef": fit.head.coef,
+        "bias": fit.head.bias,
+        "probabilities": fit.probabilities,
+    }
+    rows |= {_TENSOR + name: tensor.numpy() for name, tensor in fit.tensors.items()}
+    record = {
+        "loss": fit.head.loss,
+        "multi_label": fit.head.multi_label,
+        "train_accuracy": fit.train_accuracy,
+        "seconds": fit.seconds,
+        "rate": fit.rate,
+        "epochs": fit.epochs,
+        "diverged": fit.diverged,
+    }
+    return record, rows
+
+
+def _read(record: Mapping[str, Any], rows: Mapping[str, npt.NDArray[Any]]) -> DepthFit:
+    head = LinearHead(
+        record["loss"], np.array(rows["coef"]), np.array(rows["bias"]), record["multi_label"]
+    )
+    tensors = {
+        name.removeprefix(_TENSOR): torch.from_numpy(np.array(value))
+        for name, value in rows.items()
+        if name.startswith(_TENSOR)
+    }
+    return DepthFit(
+        head,
+        tensors,
+        np.array(rows["probabilities"]),
+        record["train_accuracy"],
+        record["seconds"],
+        record["rate"],
+        record["epochs"],
+        record["diverged"],
+    )
