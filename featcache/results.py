@@ -277,7 +277,7 @@ class LayerScore:
     """The same head on the activations of one cut.
 
     Attributes:
-        cut: its name; width: numbers a picture.
+        cut: its name; width: numbers a picture. views: of a picture, that its head trained on.
         accuracy, ci95, mean_per_class, log_loss, best_C, gap, seconds: as in `ProbeResult`.
         difference: to the penultimate feature, paired; None for that one.
     """
@@ -292,6 +292,7 @@ class LayerScore:
     gap: float | None
     seconds: float
     difference: Difference | None
+    views: int = 1
 
 
 @dataclass(frozen=True)

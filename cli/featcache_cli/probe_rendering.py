@@ -123,9 +123,11 @@ def _render_shots(result: Any) -> None:
 def _render_layers(result: Any) -> None:
     if not result.layers:
         return
+    several = any(layer.views > 1 for layer in result.layers)
     layers = table(
         "cut",
         ">width",
+        *([">views"] if several else []),
         ">accuracy",
         ">95% interval",
         ">to penultimate",
@@ -137,6 +139,7 @@ def _render_layers(result: Any) -> None:
         layers.add_row(
             printable(layer.cut),
             str(layer.width),
+            *([str(layer.views)] if several else []),
             percent(layer.accuracy),
             f"{percent(layer.ci95[0])} to {percent(layer.ci95[1])}",
             "" if difference is None else f"{100 * difference.difference:+.1f}",

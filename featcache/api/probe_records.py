@@ -238,6 +238,7 @@ def layer_of(
         gap=probed.fit.gap if probed.fit else None,
         seconds=round(probed.seconds, 3),
         difference=difference,
+        views=1 + len(data.views.views) if data.views else 1,
     )
 
 

@@ -55,8 +55,17 @@ def test_probe_says_what_trained_and_what_crops_gain(
     told = invoke("probe", *options, "--tta", "max").stdout.replace("\n", " ")
     assert "views that trained beside the plain one: 1 of standard (seed 0)" in told
     assert "with 2 random crops (max): " in told
+    assert [layer["views"] for layer in all_cuts(invoke, pictures, cache)] == [1, 2]
     plain = json.loads(invoke("probe", *options, "--views", "1", "--json").stdout)
     assert (plain["views"], plain["tta"]) == ([], None)
     refused = invoke("probe", *options, "--views", "none")
     assert refused.exit_code == 2
     assert "give a number from 1, or all" in refused.stderr
+
+
+def all_cuts(invoke: Any, pictures: Path, cache: Path) -> list[dict[str, Any]]:
+    """Cuts probed alike, of which one has the plain view alone."""
+    invoke("extract", pictures, *LIGHT, "--out", cache, "--cut", "layer3.0")
+    options = ["probe", cache, "--cv", "2", "--tol", "0.5", "--cut", "all"]
+    assert "views" in invoke(*options).stdout
+    return json.loads(invoke(*options, "--json").stdout)["layers"]

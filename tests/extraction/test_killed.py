@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -23,7 +24,7 @@ from featcache.store.upkeep import verify_files
 from featcache_cli.app import app
 
 KILLS = 20
-KILLS_WITH_CUTS = 5
+KILLS_WITH_MORE = 5
 PICTURES, SHARD_ROWS = 360, 4
 SHARDS = PICTURES // SHARD_ROWS
 
@@ -77,14 +78,20 @@ def copies(root: Path, jpegs: dict[str, bytes], count: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kills", "cuts"), [(KILLS, ()), (KILLS_WITH_CUTS, ("layer1.0", "layer3.0"))]
+    ("kills", "more"),
+    [
+        (KILLS, {}),
+        (KILLS_WITH_MORE, {"cuts": ("layer1.0", "layer3.0")}),
+        (KILLS_WITH_MORE, {"views": 3, "tta": 1}),
+    ],
+    ids=["one stream", "cuts", "views"],
 )
 def test_killed_again_and_again_the_cache_is_byte_for_byte_the_uninterrupted_one(
-    tmp_path: Path, jpegs, light, kills: int, cuts: tuple[str, ...]
+    tmp_path: Path, jpegs, light, kills: int, more: dict[str, Any]
 ) -> None:
     data = copies(tmp_path / "pictures", jpegs, PICTURES)
     cache, whole = tmp_path / "killed", tmp_path / "whole"
-    options = {**light, "cuts": cuts, "batch_size": SHARD_ROWS, "shard_rows": SHARD_ROWS}
+    options = {**light, **more, "batch_size": SHARD_ROWS, "shard_rows": SHARD_ROWS}
     request = ExtractRequest(data, out=cache, **options)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["featcache.api"])  # every attempt is a process of its own
