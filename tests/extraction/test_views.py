@@ -221,7 +221,7 @@ def test_views_are_compared_too_before_they_are_extended_by_other_versions(
 
 @given(st.lists(st.integers(1, 16), max_size=5), st.sampled_from([FOUR[:2], FOUR, FOUR[1:]]))
 @settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_interruptions_change_no_byte_of_any_view(make_lab, interruptions, views) -> None:
     views = (View(), *(v for v in views if v != View()), *tta_views(1))
@@ -255,7 +255,7 @@ steps = st.lists(
 
 @given(steps)
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_order_of_views_changes_splits_and_interruptions_leaves_no_row_missing(
     make_lab, steps

@@ -93,9 +93,9 @@ def test_a_probe_says_what_crops_gain_and_a_prediction_makes_the_same_from_pixel
         api.probe(plain, tta="mean")
     with pytest.raises(ProbeError, match="tta 'median': unknown; give mean or max"):
         api.probe(plain, tta="median")
-    before = api.probe(plain, tolerance=0.1, folds=3, save=tmp_path / "a.fc")
+    before = api.probe(plain, tolerance=0.5, folds=2, save=tmp_path / "a.fc")
     api.extract(class_folders, out=place, tta=2, **light)
-    found = api.probe(place, tolerance=0.1, folds=3, tta="mean")
+    found = api.probe(place, tolerance=0.5, folds=2, tta="mean")
     assert found.estimate == before.estimate
     assert found.views == ()
     assert (found.tta.how, found.tta.crops, found.tta.gain.n) == ("mean", 2, 36)
@@ -113,9 +113,9 @@ def test_a_probe_says_what_crops_gain_and_a_prediction_makes_the_same_from_pixel
     for view in (View(), View(TTA, 0, 1), View(TTA, 0, 2)):
         reader = cache.stream(view=view)
         views.append(head.probabilities(reader.read(reader.positions(cache.index.hashes))))
-    paths = [str(class_folders / path) for path in cache.index.paths]
-    for how, expected in [("mean", np.mean(views, 0)), ("max", np.max(views, 0))]:
-        expected = expected / expected.sum(1, keepdims=True)
+    paths = [str(class_folders / path) for path in cache.index.paths][:9]
+    for how, together in [("mean", np.mean(views, 0)), ("max", np.max(views, 0))]:
+        expected = (together / together.sum(1, keepdims=True))[:9]
         for said, p in zip(
             api.predict(tmp_path / "a.fc", paths, tta=2, tta_by=how), expected, strict=True
         ):
