@@ -133,7 +133,8 @@ def save(
         for row in data.rows[chosen]
     ]
     try:
-        rows = CheckedRows(source_from_locator(manifest.source), slots, data.features[chosen])
+        logits = probed.head.logits(data.features[chosen])
+        rows = CheckedRows(source_from_locator(manifest.source), slots, logits)
         save_checked(path, content, lambda read: join(read, backbone=request.backbone), rows)
     except SourceMissingError as error:
         raise SourceMissingError(

@@ -1,12 +1,14 @@
 """The .fc file: one safetensors file, its header a JSON description with a digest of its own.
 
 Holds the head (any standardisation folded in), the classes, the recipe, where the backbone's
-weights come from, and what was measured; the backbone's tensors only if asked for.
+weights come from, and what was measured; what training changed of the backbone, and new hidden
+units before the head, if there are any; the backbone's own tensors only if asked for.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,18 @@ import torch
 
 from featcache.backbones.identity import tensors_sha256
 from featcache.errors import ClassifierError
+from featcache.heads.hidden import HiddenUnits
 from featcache.heads.linear import LinearHead
 from featcache.recipe import Recipe, Stream, canonical_json, sha256_json
 from featcache.store.files import make_folder, write_durably
 
-FORMAT = 1
+FORMAT, TUNED_FORMAT = 1, 2
+"""Versions of the file: with a head alone, and with a tuned tail or hidden units beside it."""
+
 _HEADER = "featcache"
-_BACKBONE = "backbone."
-_WEIGHT, _BIAS = "head.weight", "head.bias"
+_BACKBONE, _TAIL = "backbone.", "tail."
+_HEAD, _HIDDEN = "head.", "hidden."
+_WEIGHT, _BIAS = "weight", "bias"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +39,15 @@ class ClassifierFile:
     """What a .fc file holds.
 
     Attributes:
-        head: takes the stream's features as they are.
+        head: takes the features as they are, or what the hidden units make of them.
         classes: K names.
-        recipe, stream: what the head was fitted on.
+        recipe, stream: what the head, and the tail where there is one, were fitted on; so
+            `stream.cut` is where the tail begins.
         backbone: name and weights locator.
         measured: the probe's estimate, for people.
-        backbone_tensors: the whole network's tensors if embedded, else empty.
+        backbone_tensors: the whole network's tensors if embedded, else empty; untuned.
+        tail: tensors that training changed, by the network's own names.
+        hidden: new units before the head.
     """
 
     head: LinearHead
@@ -48,16 +57,21 @@ class ClassifierFile:
     backbone: dict[str, Any]
     measured: dict[str, Any]
     backbone_tensors: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    tail: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    hidden: HiddenUnits | None = None
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """(n, K) float32 logits of (n, D) penultimate features of the (tuned) network."""
+        below = features if self.hidden is None else self.hidden.activations(features)
+        return self.head.logits(below)
 
 
 def encode(content: ClassifierFile) -> bytes:
     """The bytes of a .fc file; the same content gives the same bytes."""
-    head = {
-        _WEIGHT: torch.from_numpy(np.ascontiguousarray(content.head.coef)),
-        _BIAS: torch.from_numpy(np.ascontiguousarray(content.head.bias)),
-    }
+    head, tail = _layer(_HEAD, content.head), _prefixed(_TAIL, content.tail)
+    hidden = {} if content.hidden is None else _layer(_HIDDEN, content.hidden)
     description = {
-        "format": FORMAT,
+        "format": TUNED_FORMAT if tail or hidden else FORMAT,
         "loss": content.head.loss,
         "multi_label": content.head.multi_label,
         "classes": list(content.classes),
@@ -68,11 +82,23 @@ def encode(content: ClassifierFile) -> bytes:
         "head_sha256": tensors_sha256(head),
         "embedded": bool(content.backbone_tensors),
     }
+    if tail or hidden:
+        description["tail_sha256"] = tensors_sha256(tail)
+        description["hidden_sha256"] = tensors_sha256(hidden)
     header = canonical_json({**description, "digest": sha256_json(description)})
-    embedded = {
-        _BACKBONE + name: t.clone().contiguous() for name, t in content.backbone_tensors.items()
+    embedded = _prefixed(_BACKBONE, content.backbone_tensors)
+    return safetensors.torch.save(head | tail | hidden | embedded, {_HEADER: header})
+
+
+def _layer(prefix: str, layer: LinearHead | HiddenUnits) -> dict[str, torch.Tensor]:
+    return {
+        prefix + _WEIGHT: torch.from_numpy(np.ascontiguousarray(layer.coef)),
+        prefix + _BIAS: torch.from_numpy(np.ascontiguousarray(layer.bias)),
     }
-    return safetensors.torch.save(head | embedded, {_HEADER: header})
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor.clone().contiguous() for name, tensor in tensors.items()}
 
 
 def write(path: Path, content: bytes) -> None:
@@ -119,23 +145,12 @@ def read(path: Path) -> ClassifierFile:
 
 
 def _parse(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ClassifierFile:
-    digest = description.pop("digest")
-    if description["format"] != FORMAT:
-        raise ClassifierError(
-            f"format {description['format']!r}, this featcache reads {FORMAT}; save it again"
-        )
-    if digest != sha256_json(description):
-        raise ClassifierError(
-            "its digest does not match: it was changed after it was saved; save it again"
-        )
-    head_tensors = {name: tensors[name] for name in (_WEIGHT, _BIAS)}
-    if tensors_sha256(head_tensors) != description["head_sha256"]:
-        raise ClassifierError("the head's tensors are not those that were saved; save it again")
+    _check(description, tensors)
     classes = tuple(description["classes"])
     head = LinearHead(
         description["loss"],
-        tensors[_WEIGHT].numpy(),
-        tensors[_BIAS].numpy(),
+        tensors[_HEAD + _WEIGHT].numpy(),
+        tensors[_HEAD + _BIAS].numpy(),
         multi_label=description["multi_label"],
     )
     if len(head.bias) != len(classes):
@@ -149,9 +164,46 @@ def _parse(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Cla
         stream=Stream.from_dict(description["stream"]),
         backbone=backbone,
         measured=description["measured"],
-        backbone_tensors={
-            name.removeprefix(_BACKBONE): t
-            for name, t in tensors.items()
-            if name.startswith(_BACKBONE)
-        },
+        backbone_tensors=_without(_BACKBONE, tensors),
+        tail=_without(_TAIL, tensors),
+        hidden=_hidden(head, tensors),
     )
+
+
+def _check(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Refuse another version, and whatever is not as it was saved."""
+    digest, version = description.pop("digest"), description["format"]
+    if version not in (FORMAT, TUNED_FORMAT):
+        raise ClassifierError(
+            f"format {version!r}, this featcache reads {FORMAT} and {TUNED_FORMAT}; save it again"
+        )
+    if digest != sha256_json(description):
+        raise ClassifierError(
+            "its digest does not match: it was changed after it was saved; save it again"
+        )
+    for part, prefix in (("head", _HEAD), ("tail", _TAIL), ("hidden", _HIDDEN)):
+        held = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        expected = description.get(f"{part}_sha256", tensors_sha256({}))
+        if tensors_sha256(held) != expected:
+            raise ClassifierError(
+                f"the {part}'s tensors are not those that were saved; save it again"
+            )
+
+
+def _hidden(head: LinearHead, tensors: dict[str, torch.Tensor]) -> HiddenUnits | None:
+    if _HIDDEN + _WEIGHT not in tensors:
+        return None
+    hidden = HiddenUnits(tensors[_HIDDEN + _WEIGHT].numpy(), tensors[_HIDDEN + _BIAS].numpy())
+    if len(hidden.bias) != head.coef.shape[1]:
+        raise ClassifierError(
+            f"{len(hidden.bias)} hidden units and a head for {head.coef.shape[1]}; save it again"
+        )
+    return hidden
+
+
+def _without(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

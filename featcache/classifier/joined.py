@@ -16,6 +16,7 @@ import numpy.typing as npt
 from featcache.backbones.registry import Backbone, load_backbone, load_from_locator
 from featcache.classifier import files
 from featcache.classifier.files import ClassifierFile
+from featcache.classifier.tuned import halved_at, tuned_stem
 from featcache.engines import Engine, available_cores, make_engine
 from featcache.errors import BackboneError, ClassifierError, PictureError, WeightsError
 from featcache.extraction.pipeline import Pixels, Unusable, in_order
@@ -44,14 +45,15 @@ class Answer:
 
 
 class Classifier:
-    """A head joined to the backbone it was fitted on.
+    """A head, and what was tuned below it, joined to the backbone they were fitted on.
 
     Args:
         content: what a .fc file holds.
-        backbone: the network; must have the recipe's identity.
+        backbone: the untuned network; must have the recipe's identity, and is not changed.
 
     Raises:
-        ClassifierError: the network is another one; names the fields that differ.
+        ClassifierError: the network is another one (names the fields that differ), or the tuned
+            tensors are not of it.
     """
 
     def __init__(self, content: ClassifierFile, backbone: Backbone) -> None:
@@ -68,7 +70,7 @@ class Classifier:
                 f"({fields}); {remedy}"
             )
         self.content = content
-        self._backbone = backbone
+        self._stem = tuned_stem(backbone.stem, content.tail)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -116,12 +118,20 @@ class Classifier:
 
     def engine(self, name: str = "auto", device: str = "auto") -> Engine:
         """What runs the network; enter it before use."""
-        return make_engine(name, self._backbone.stem, self.recipe.preprocessing, device=device)
+        return make_engine(name, self._stem, self.recipe.preprocessing, device=device)
+
+    def engine_as_cached(self) -> Engine:
+        """The same, with the activation at the cut rounded as the cache it was trained from is."""
+        preprocessing, stream = self.recipe.preprocessing, self.content.stream
+        stem = self._stem
+        if stream.dtype == "float16":
+            stem = halved_at(stem, stream.cut, preprocessing.size)
+        return make_engine("auto", stem, preprocessing)
 
     def logits(self, engine: Engine, pixels: Iterable[Pixels]) -> npt.NDArray[np.float32]:
         """(n, K) logits of n >= 1 pictures, in one forward pass."""
         features = engine.run(np.stack(list(pixels)))
-        return self.content.head.logits(features.reshape(len(features), -1))
+        return self.content.logits(features.reshape(len(features), -1))
 
     def _answer(
         self, engine: Engine, paths: Sequence[str], loaded: list[Pixels | Unusable]

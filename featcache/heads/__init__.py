@@ -1,8 +1,9 @@
-"""Linear heads: the objective, its certificate, the path of solves and the fitted head.
+"""Heads: the objective, its certificate, the path of solves and the fitted head.
 
 Pure mathematics on arrays; this room knows no file, no picture and no fold rule.
 
     linear        the fitted `LinearHead`: features in, logits and probabilities out
+    hidden        new hidden units before it, which make an MLP of it
     objective     the one statement of loss, gradient, penalty and the two-class convention
     certificate   a proven bound of how far a point is from the optimum
     grid          where on the axis of C to look

@@ -112,7 +112,8 @@ def checked(cache: Path, saved: Path) -> Checked:
     features = reader.read(reader.positions(opened.index.hashes[chosen])).astype(np.float32)
     slots = [Slot(opened.index.hashes[i].tobytes(), opened.index.paths[int(i)]) for i in chosen]
     source = source_from_locator(opened.manifest.source)
-    return Checked(files.read(saved), CheckedRows(source, slots, features))
+    content = files.read(saved)
+    return Checked(content, CheckedRows(source, slots, content.logits(features)))
 
 
 @pytest.fixture(scope="session")

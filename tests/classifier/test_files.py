@@ -92,7 +92,7 @@ def rewritten(saved: Path, path: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"format": 99}, "format 99, this featcache reads 1; save it again"),
+        ({"format": 99}, "format 99, this featcache reads 1 and 2; save it again"),
         ({"classes": ["cat"]}, "1 classes and a head of 2 outputs"),
         ({"recipe": {}}, "its description cannot be read"),
         ({"backbone": {"name": "resnet18"}}, "its description cannot be read"),

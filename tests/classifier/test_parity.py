@@ -67,14 +67,15 @@ def test_another_preprocessing_is_refused(checked: Any, tmp_path: Path, fails: A
 
 def test_another_head_is_refused(checked: Any, tmp_path: Path, fails: Any) -> None:
     """What the file gives is compared, not what was meant to be put into it."""
-    shifted = replace(checked.rows, features=checked.rows.features + 1.0)
-    fails(ParityError, lambda: replace(checked, rows=shifted).save(tmp_path / "a.fc"), tmp_path)
+    head = checked.content.head
+    other = replace(head, bias=head.bias + 0.1 * np.abs(checked.rows.logits).max())
+    fails(ParityError, lambda: checked.save(tmp_path / "a.fc", head=other), tmp_path)
 
 
-def test_features_that_are_not_finite_are_refused(checked: Any, tmp_path: Path, fails: Any) -> None:
-    features = checked.rows.features.copy()
-    features[0, 0] = np.nan
-    broken = replace(checked.rows, features=features)
+def test_logits_that_are_not_finite_are_refused(checked: Any, tmp_path: Path, fails: Any) -> None:
+    logits = checked.rows.logits.copy()
+    logits[0, 0] = np.nan
+    broken = replace(checked.rows, logits=logits)
     fails(ParityError, lambda: replace(checked, rows=broken).save(tmp_path / "a.fc"), tmp_path)
 
 
