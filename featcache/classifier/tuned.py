@@ -58,7 +58,7 @@ def tuned_stem(stem: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     network = tuned.network if isinstance(tuned, Stem) else tuned
     _check(tensors, network.state_dict())
     network.load_state_dict(dict(tensors), strict=False)
-    return tuned
+    return tuned.train().eval()  # networks that keep biases they looked up forget them in training
 
 
 class _Halved(nn.Module):

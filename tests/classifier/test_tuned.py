@@ -33,7 +33,7 @@ from featcache.classifier.parity import (
     save_checked,
     tolerance,
 )
-from featcache.classifier.tuned import tuned_stem, tuned_tensors
+from featcache.classifier.tuned import halved_at, tuned_stem, tuned_tensors
 from featcache.errors import ClassifierError, ParityError, ProbeError
 from featcache.extraction.pipeline import Slot
 from featcache.heads.hidden import HiddenUnits
@@ -179,6 +179,32 @@ def test_joined_it_is_the_tuned_tail_on_the_stem(
     overlaid = tuned_stem(backbone.stem, files.read(tuned).tail)
     with torch.no_grad():
         assert torch.equal(overlaid(pixels), trained.tail(stem(pixels)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["levit_128s", "swin_tiny_patch4_window7_224", "eva02_tiny_patch14_224", "maxvit_pico_rw_256"],
+)
+def test_networks_that_keep_tables_beside_their_tensors(name: str) -> None:
+    """Biases looked up once, position grids and index tables: none of them is a stale copy."""
+    network = load_backbone(f"timm/{name}", weights="random:1")
+    size = network.preprocessing.size
+    pixels = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        network.stem(pixels)  # fills what such networks keep
+    traced = trace(network.stem, size)
+    cut = list_units(traced)[2].name
+    split = split_at(traced, cut)
+    tail = copy.deepcopy(split.tail)
+    assert tuned_tensors(tail, network) == {}
+    with torch.no_grad():
+        for parameter in tail.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+        tuned = tuned_stem(network.stem, tuned_tensors(tail, network))
+        assert torch.equal(tuned(pixels), tail(split.stem(pixels)))
+        rounded = tail(split.stem(pixels).half().float())
+        assert torch.equal(halved_at(tuned, cut, size)(pixels), rounded)
 
 
 def test_from_pixels_as_from_cached_activations(
