@@ -151,10 +151,13 @@ def _undecided(made: Recommendation, found: Pairwise, words: Sequence[str], poin
         if made.rows_needed is None
         else f"about {_rounded(made.rows_needed):,} rows would decide"
     )
+    estimates = ", ".join(
+        f"{word} {_share(value)}" for word, value in zip(words, found.accuracy, strict=True)
+    )
+    unit = "point" if points == 1 else "points"
     return (
-        f"undecided at n = {found.n:,} held-out rows: {words[made.best]} is the most accurate here "
-        f"({_share(found.accuracy[made.best])}), but no depth is shown to be within {points:g} "
-        f"points of the best; {more}"
+        f"undecided at n = {found.n:,} held-out rows ({estimates}): no depth is shown to be within "
+        f"{points:g} {unit} of the best; {more}"
     )
 
 
