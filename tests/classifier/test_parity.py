@@ -13,9 +13,22 @@ import pytest
 
 from featcache import api
 from featcache.classifier import files
-from featcache.classifier.parity import ROWS, TOLERANCE, choose_rows
+from featcache.classifier.joined import join
+from featcache.classifier.parity import (
+    ROUNDED_TOLERANCE,
+    ROWS,
+    TOLERANCE,
+    CheckedRows,
+    choose_rows,
+    measure,
+)
 from featcache.errors import ClassifierError, ParityError, SourceMissingError, StoreError
+from featcache.extraction.pipeline import Slot
+from featcache.images.sources import source_from_locator
+from featcache.store.cache import Cache
 from featcache.store.findings import list_findings
+
+BACKBONE = "timm/test_resnet"
 
 
 def test_rows_are_evenly_spread() -> None:
@@ -135,3 +148,19 @@ def test_a_place_that_cannot_be_written_is_named(cache: Path, tmp_path: Path) ->
 def test_a_new_folder_is_made(checked: Any, tmp_path: Path) -> None:
     checked.save(tmp_path / "new" / "deep" / "a.fc")
     assert (tmp_path / "new" / "deep" / "a.fc").is_file()
+
+
+def test_features_of_half_precision_are_compared_as_rounded(pictures: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "c"
+    options = {"weights": "random:1", "image_size": 48, "store_dtype": "float16"}
+    api.extract(pictures, backbone=BACKBONE, out=cache, **options)
+    api.probe(cache, folds=2, save=tmp_path / "a.fc")
+    content, opened = files.read(tmp_path / "a.fc"), Cache(cache)
+    reader, chosen = opened.stream(), choose_rows(len(opened.index))
+    features = reader.read(reader.positions(opened.index.hashes[chosen]))
+    assert features.dtype == np.float16
+    slots = [Slot(opened.index.hashes[i].tobytes(), opened.index.paths[int(i)]) for i in chosen]
+    source = source_from_locator(opened.manifest.source)
+    found = measure(join(content), CheckedRows(source, slots, content.logits(features)))
+    assert found.worst < 1e-5
+    assert TOLERANCE < found.unrounded < ROUNDED_TOLERANCE
