@@ -9,7 +9,7 @@ SOURCES := $(shell find featcache cli -name '*.py') featcache/py.typed README.md
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-gpu lint types contracts format bench bench-heads \
-  bench-coverage clean
+  bench-coverage bench-unfreeze clean
 
 help:                                                 ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / \t/' | expand -t 14
@@ -76,6 +76,10 @@ bench-heads: $(VENV)/.wheel                           ## heads beside scikit-lea
 
 bench-coverage: $(VENV)/.wheel                        ## how often the interval holds the truth
 	mkdir -p build && cd build && $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/coverage.py
+
+bench-unfreeze: $(VENV)/.wheel                        ## tails beside the usual loop, half an hour
+	mkdir -p build && cd build && PYTHONPATH=$(ROOT)/benchmarks \
+	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/unfreeze.py --rows all --json unfreeze.json
 
 format: $(VENV)/.wheel                                ## let ruff format and mend
 	$(BIN)/ruff check --fix .

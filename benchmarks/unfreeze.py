@@ -8,13 +8,15 @@ activations. fastai is measured on the same folder where it is installed.
 
     python benchmarks/unfreeze.py [--rows stage,block,lite0,vit,mobilenet,accuracy] [--json FILE]
 
-    stage      ResNet-50, last stage (3 units)            random weights, seed 0
-    block      ResNet-50, last block (1 unit)             random weights, seed 0
+    stage      ResNet-50, last stage (3 units)            random weights *
+    block      ResNet-50, last block (1 unit)             random weights *
     lite0      EfficientNet-lite0, last 2 units           ImageNet weights
-    vit        ViT-S/16, last 2 blocks                    random weights, seed 0
-    mobilenet  MobileNet-v3-L, last 3 units               random weights, seed 0
+    vit        ViT-S/16, last 2 blocks                    random weights *
+    mobilenet  MobileNet-v3-L, last 3 units               random weights *
     accuracy   EfficientNet-lite0, last 2 units, on scikit-learn's digits at 96 pixels: accuracy of
                both loops after the same training from the solved head, paired by seed
+
+* of seed 0, with BatchNorm statistics of the pictures, so that losses depend on what is cached
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ import numpy as np
 from measuring import Gauge, Usage
 
 Dtype = Literal["float32", "float16"]
+
+_WORKERS_START = "fork" if "fork" in get_all_start_methods() else "spawn"
+"""How workers of loaders start: as they do where nobody says otherwise on Linux."""
 
 WARMUP, CLIP, DECAY, START = 0.1, 1.0, 0.01, 0
 """Share of the steps, norm of the gradients, weight decay, seed of the head."""
@@ -28,7 +32,7 @@ class Job:
 
     Attributes:
         network: name of the backbone.
-        weights: as `load_backbone` takes them.
+        weights: as `load_backbone` takes them; see `source`.
         depth: how many units train.
         size: side in pixels.
         folder: of `targets.npy`, `pixels.npy`, `activations-*.npy` and `pictures/`.
@@ -48,6 +52,12 @@ class Job:
     epochs: int
     rate: float
     seed: int = 0
+
+    @property
+    def source(self) -> str | None:
+        """Of the weights: a file in the folder if there is one, else `weights`."""
+        path = self.folder / "weights.safetensors"
+        return str(path) if path.exists() else self.weights
 
     @property
     def targets(self) -> np.ndarray:
@@ -123,13 +133,17 @@ def prepare(job: Job) -> Prepared:
     """Decode JPEG files where there are some, run the stem once, keep its activations."""
     import torch
 
-    backbone, split, units = _cut(job)
-    started = time.perf_counter()
+    decoding = 0.0
     if not (job.folder / "pixels.npy").exists():
-        pictures = _Pictures(job.paths, job.size, backbone.preprocessing)
-        np.save(job.folder / "pixels.npy", np.stack([p.numpy() for p in pictures]))
-    decoded = time.perf_counter()
-    pixels = job.mapped("pixels")
+        pictures = _Pictures(job.paths, job.size, _backbone(job).preprocessing)
+        started = time.perf_counter()
+        pixels = [picture.numpy() for picture in pictures]
+        decoding = time.perf_counter() - started
+        np.save(job.folder / "pixels.npy", np.stack(pixels))
+    if job.weights == "random":
+        _calibrate(job)
+    backbone, split, units = _cut(job)
+    pixels, started = job.mapped("pixels"), time.perf_counter()
     with torch.inference_mode():
         activations = np.concatenate(
             [
@@ -137,13 +151,11 @@ def prepare(job: Job) -> Prepared:
                 for i in range(0, len(pixels), job.batch_size)
             ]
         )
-    forward = time.perf_counter() - decoded
+    forward = time.perf_counter() - started
     for dtype in ("float32", "float16"):
         np.save(job.folder / f"activations-{dtype}.npy", activations.astype(dtype))
     trained = sum(p.numel() for p in split.tail.parameters()) + job.classes * (backbone.width + 1)
-    return Prepared(
-        tuple(units), split.shape, decoded - started, forward, trained, backbone.parameters
-    )
+    return Prepared(tuple(units), split.shape, decoding, forward, trained, backbone.parameters)
 
 
 def cached(job: Job, dtype: Dtype) -> Run:
@@ -219,8 +231,10 @@ def usual(job: Job, *, decoding: bool) -> Run:
 
 def fastai(job: Job) -> Run:
     """`freeze_to` and `fit` on the folder of pictures, seconds an epoch spread over its steps."""
+    import multiprocessing
     import warnings
 
+    multiprocessing.set_start_method(_WORKERS_START, force=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fastai's imports warn
         from fastai.callback.core import Callback
@@ -249,7 +263,7 @@ def fastai(job: Job) -> Run:
     class Note(Callback):
         def after_batch(self) -> None:
             if self.training:
-                losses.append(float(self.loss))
+                losses.append(float(self.loss.detach()))
                 clock()
 
     def groups(model: nn.Module) -> list[list[Any]]:
@@ -265,7 +279,7 @@ def fastai(job: Job) -> Run:
         cbs=[Note()],
     )
     learner.freeze_to(-1)
-    with Gauge() as gauge, learner.no_bar(), learner.no_logging():
+    with Gauge() as gauge, learner.no_logging():
         learner.fit(job.epochs, job.rate)
     return Run(tuple(losses), clock.seconds, gauge.usage, np.empty(0, bool))
 
@@ -299,10 +313,17 @@ class _Pictures:
 
 
 def _decoded(job: Job, backbone: Any, batches: list[np.ndarray]) -> Iterable[Any]:
+    import torch
     from torch.utils.data import DataLoader
 
     pictures: Any = _Pictures(job.paths, job.size, backbone.preprocessing)
-    return DataLoader(pictures, batch_sampler=batches, num_workers=_cores())
+    return DataLoader(
+        pictures,
+        batch_sampler=batches,
+        num_workers=_cores(),
+        multiprocessing_context=_WORKERS_START,
+        generator=torch.Generator(),  # else it would draw from the one that dropout draws from
+    )
 
 
 def _in_memory(job: Job, batches: list[np.ndarray]) -> Iterator[Any]:
@@ -323,13 +344,39 @@ def _batches(job: Job) -> list[np.ndarray]:
     return [b.pictures for number in range(1, job.epochs + 1) for b in feed.epoch(number)]
 
 
+def _calibrate(job: Job) -> None:
+    """Keep random weights with BatchNorm statistics of the pictures.
+
+    Without, activations of a deep random network vanish, and losses would not depend on them.
+    """
+    import torch
+    from safetensors.torch import save_file
+    from torch import nn
+
+    backbone = _backbone(job)
+    norms = [m for m in backbone.stem.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches, not a moving one
+        norm.train()
+    with torch.no_grad():
+        backbone.stem(torch.from_numpy(job.mapped("pixels")[: job.batch_size].copy()))
+    own = backbone.stem.network.state_dict()
+    save_file(backbone.state() | own, job.folder / "weights.safetensors")
+
+
+def _backbone(job: Job) -> Any:
+    from featcache.backbones.registry import load_backbone
+
+    return load_backbone(job.network, weights=job.source, image_size=job.size)
+
+
 def _cut(job: Job) -> tuple[Any, Any, list[str]]:
     """The backbone, split below its topmost units, and their names."""
-    from featcache.backbones.registry import load_backbone
     from featcache.backbones.tracing import trace
     from featcache.backbones.units import list_units, split_at
 
-    backbone = load_backbone(job.network, weights=job.weights, image_size=job.size)
+    backbone = _backbone(job)
     traced = trace(backbone.stem, backbone.preprocessing.size)
     units = list_units(traced)
     split = split_at(traced, units[job.depth].name)
@@ -358,7 +405,6 @@ def _whole(job: Job) -> tuple[Any, Any, Any, list[Any]]:
 
 def _start(job: Job) -> Any:
     """The head all sides start from: one on disk, else an untrained one."""
-    from featcache.backbones.registry import load_backbone
     from featcache.heads.linear import LinearHead
     from featcache.training.model import untrained_head
 
@@ -366,8 +412,7 @@ def _start(job: Job) -> Any:
     if path.exists():
         with np.load(path) as held:
             return LinearHead("softmax", held["coef"], held["bias"])
-    width = load_backbone(job.network, weights=job.weights, image_size=job.size).width
-    return untrained_head(job.classes, width, "softmax", START)
+    return untrained_head(job.classes, _backbone(job).width, "softmax", START)
 
 
 def _tested(job: Job, network: Any, head: Any) -> np.ndarray:

@@ -30,7 +30,7 @@ _STRETCH = 256 << 10
 """Bytes of neighbouring rows that are read together, at least; one row may be more."""
 
 _ALIVE = 4
-"""Windows in memory at once: in use, being read, read ahead, and the reader's own copy."""
+"""Windows in memory at once: in use, read ahead, being read, and the reader's own copy of that."""
 
 _AHEAD = 2
 """Batches read ahead of the one in use, where a window is a batch."""
@@ -119,21 +119,34 @@ class Feed:
         windows = list(self._layout.windows())
         ahead = 1 if self._layout.window > 1 else _AHEAD
 
-        def read(edges: Sequence[int]) -> list[Batch]:
-            return self._read(edges, order, position)
+        def read(edges: Sequence[int]) -> _Window:
+            return self._read(edges, order[edges[0] : edges[-1]], position)
 
-        for batches in read_ahead(read, windows, ahead):
-            yield from batches
+        for window in read_ahead(read, windows, ahead):
+            yield from window.batches()
 
-    def _read(self, edges: Sequence[int], order: Ints, position: Ints) -> list[Batch]:
-        """The batches of a window, read front to back."""
-        pictures = order[edges[0] : edges[-1]]
+    def _read(self, edges: Sequence[int], pictures: Ints, position: Ints) -> _Window:
+        """A window's rows, read front to back."""
         wanted = position[pictures]
         front_to_back = np.argsort(wanted, kind="stable")
         held = self._rows[wanted[front_to_back]].reshape(-1, *self._examples.row_shape)
-        place = np.argsort(front_to_back)
-        spans = [(a - edges[0], b - edges[0]) for a, b in pairwise(edges)]
-        return [Batch(pictures[a:b], held[place[a:b]]) for a, b in spans]
+        return _Window(edges, pictures, held, np.argsort(front_to_back))
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """Rows of some batches: those of picture i are held[place[i]]."""
+
+    edges: Sequence[int]
+    pictures: Ints
+    held: npt.NDArray[Any]
+    place: Ints
+
+    def batches(self) -> Iterator[Batch]:
+        """Each of its batches, copied out when it is asked for."""
+        for first, end in pairwise(self.edges):
+            some = slice(first - self.edges[0], end - self.edges[0])
+            yield Batch(self.pictures[some], self.held[self.place[some]])
 
 
 def batch_edges(n: int, batch_size: int) -> tuple[int, ...]:

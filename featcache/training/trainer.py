@@ -150,7 +150,7 @@ def logits_of(
 ) -> npt.NDArray[np.float32]:
     """(n, K) logits of the plain views, in the order given, as the saved classifier gives them.
 
-    The tail runs in evaluation mode and full float32; the head is `LinearHead`'s product.
+    The tail runs in evaluation mode and float32; the head is `LinearHead`'s product.
     """
     return _logits(model, Feed(examples, batch_size, memory))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from featcache.backbones.cuts import Split, split_at_penultimate
-from featcache.backbones.tracing import trace
+from featcache.backbones.tracing import Traced, trace
 from featcache.backbones.units import list_units, split_at
 from featcache.heads.linear import LinearHead
 from featcache.training.examples import Examples
@@ -34,6 +34,7 @@ class Case:
     """A network cut in two, pictures, and what both parts give for them."""
 
     network: nn.Module
+    traced: Traced
     split: Split
     units: list[str]
     pixels: Tensor
@@ -62,7 +63,7 @@ def make_resnet(depth: int) -> Case:
     head = untrained_head(CLASSES, features.shape[1], "softmax", 0)
     targets = rng.integers(CLASSES, size=ROWS)
     names = [unit.name for unit in units[:depth]]
-    return Case(network, split, names, pixels, activations.numpy(), features, targets, head)
+    return Case(network, traced, split, names, pixels, activations.numpy(), features, targets, head)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ class Counted:
     def __getitem__(self, key: np.ndarray) -> np.ndarray:
         time.sleep(self.pause)
         self.reads.append(key)
-        return np.repeat(key[:, None], self.shape[1], axis=1).astype(np.float16)
+        return np.repeat(key.astype(np.float16)[:, None], self.shape[1], axis=1)
 
 
 def examples(rows: Counted, n: int, V: int = 1, **fields: object) -> Examples:
@@ -89,13 +90,13 @@ def test_the_same_seed_gives_the_same_batches_however_slow_the_disk_is(memory) -
 def test_what_fits_is_read_once_and_shuffled_uniformly() -> None:
     rows = Counted(6)
     feed = Feed(examples(rows, 6), 2, 1 << 20)
-    orders = [tuple(np.concatenate([b.pictures for b in feed.epoch(e)])) for e in range(1, 1200)]
+    orders = [tuple(np.concatenate([b.pictures for b in feed.epoch(e)])) for e in range(1, 600)]
     assert sum(len(read) for read in rows.reads) == 6
     counts = np.zeros((6, 6))
     for order in orders:
         counts[np.arange(6), order] += 1
-    assert np.abs(counts / len(orders) - 1 / 6).max() < 0.05  # 4.6 standard deviations
-    assert len(set(orders)) > 500  # of 720
+    assert np.abs(counts / len(orders) - 1 / 6).max() < 0.07  # 4.6 standard deviations
+    assert len(set(orders)) > 350  # of 720; 406 are expected
 
 
 def test_what_does_not_fit_is_read_in_windows_within_the_budget() -> None:
@@ -109,6 +110,20 @@ def test_what_does_not_fit_is_read_in_windows_within_the_budget() -> None:
     # neighbours are not left together: blocks of 256 rows, windows of 224
     jumps = np.abs(np.diff(seen))
     assert np.mean(jumps == 1) < 0.02
+
+
+def test_memory_stays_within_the_budget() -> None:
+    budget, n, width = 8 << 20, 16_000, 2048  # 64 MiB of rows
+    feed = Feed(examples(Counted(n, width), n), 32, budget)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in feed.epoch(1):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert budget / 4 < peak - before < 1.25 * budget
 
 
 def test_rows_of_maps_are_dealt_nearly_one_by_one_where_memory_is_short() -> None:

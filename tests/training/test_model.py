@@ -13,6 +13,7 @@ from featcache.backbones.registry import load_backbone
 from featcache.backbones.tracing import trace
 from featcache.backbones.units import list_units, split_at
 from featcache.errors import ProbeError, TrainingError
+from featcache.training.examples import Examples
 from featcache.training.model import (
     head_of,
     mlp_tail,
@@ -20,7 +21,8 @@ from featcache.training.model import (
     tuned_tensors,
     untrained_head,
 )
-from featcache.training.trainer import logits_of
+from featcache.training.spec import TrainingSpec
+from featcache.training.trainer import logits_of, train
 
 
 def test_it_starts_with_the_probes_logits_bit_for_bit(resnet) -> None:
@@ -87,10 +89,15 @@ def test_names_are_those_of_the_whole_network(name: str) -> None:
     traced = trace(backbone.stem, backbone.preprocessing.size)
     split = split_at(traced, list_units(traced)[2].name)
     head = untrained_head(2, backbone.width, "softmax", 0)
-    tensors = tuned_tensors(model_of(split.tail, head))
-    whole = backbone.state()
+    model, whole = model_of(split.tail, head), backbone.state()
+    tensors = tuned_tensors(model)
     assert tensors
     assert all(torch.equal(tensor, whole[name]) for name, tensor in tensors.items())
+    rows = np.random.default_rng(0).normal(size=(4, *split.shape)).astype(np.float32)
+    spec = TrainingSpec(epochs=1, rate=0.01, warmup=0.0)
+    trained = train(model, Examples(rows, np.arange(4), np.arange(4) % 2), spec).model
+    changed = set(tuned_tensors(trained, split.tail))
+    assert changed == {name for name, _ in split.tail.named_parameters()}, "some do not train"
 
 
 def test_a_deeper_tail_begins_where_a_shallower_one_ended(resnet) -> None:
@@ -101,6 +108,20 @@ def test_a_deeper_tail_begins_where_a_shallower_one_ended(resnet) -> None:
     tensors = tuned_tensors(model, resnet.split.tail)
     assert set(tensors) == set(names)
     assert all((tensor == 0.5).all() for tensor in tensors.values())
+
+
+def test_a_deeper_model_that_starts_from_a_shallower_one_gives_its_logits(resnet) -> None:
+    shallow = split_at(resnet.traced, resnet.units[1])
+    with torch.no_grad():
+        activations = shallow.stem(resnet.pixels).numpy()
+    data = Examples(activations, np.arange(24), resnet.targets)
+    spec = TrainingSpec(epochs=1, rate=1e-3, batch_size=24)
+    tuned = train(model_of(shallow.tail, resnet.head), data, spec).model
+    expected = logits_of(tuned, data, batch_size=24)
+    deeper = model_of(resnet.split.tail, head_of(tuned), tuned=tuned_tensors(tuned))
+    logits = logits_of(deeper, resnet.examples(), batch_size=24)
+    np.testing.assert_array_equal(logits, expected)
+    assert np.abs(logits - resnet.head.logits(resnet.features)).max() > 0.1
 
 
 @pytest.mark.parametrize(
