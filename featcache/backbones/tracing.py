@@ -184,6 +184,15 @@ def split_at_node(traced: Traced, node: fx.Node) -> Split:
     )
 
 
+def uncut(traced: Traced) -> nn.Module:
+    """The whole network as a tail: pixels to its output, parts under the network's own names."""
+    nodes = list(traced.graph.nodes)
+    copy = _Copy(traced, nodes[0], "pixels")
+    for node in nodes[1:]:
+        copy.add(node)
+    return copy.module(copy.place(traced.output))
+
+
 def with_outputs(traced: Traced, outputs: Iterable[tuple[fx.Node, nn.Module]]) -> nn.Module:
     """A network that returns a tuple: of each node's value, what the module beside it makes of it.
 

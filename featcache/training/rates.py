@@ -15,7 +15,7 @@ from featcache.training.model import TunedModel
 from featcache.training.spec import TrainingSpec
 from featcache.training.trainer import Progress, Trained, train
 
-FACTORS = (0.1, 1.0, 10.0)
+FACTORS = (1 / 3, 1.0, 3.0)
 """Of the base rate, from the smallest."""
 
 

@@ -18,7 +18,8 @@ class TrainingSpec:
 
     Attributes:
         optimizer: "adamw", or "sgd" with a momentum of 0.9.
-        rate: the base rate, which a schedule reaches; 0 changes nothing.
+        rate: the base rate, which a schedule reaches; 0 changes nothing. usual ones of SGD
+            are far larger, 0.01 say.
         head_factor: rate of the head over the base: 1 where it starts solved, 10 where untrained.
         unit_decay: rate of a unit over that of the unit above it; the topmost has it once.
         epochs: over all pictures, at most.
@@ -46,7 +47,7 @@ class TrainingSpec:
     """
 
     optimizer: Optimizer = "adamw"
-    rate: float = 1e-3
+    rate: float = 3e-4
     head_factor: float = 1.0
     unit_decay: float = 0.7
     epochs: int = 20

@@ -10,10 +10,11 @@ from torch import nn
 
 from featcache.backbones.cuts import split_at_penultimate
 from featcache.backbones.registry import load_backbone
-from featcache.backbones.tracing import trace
+from featcache.backbones.tracing import trace, uncut
 from featcache.backbones.units import list_units, split_at
 from featcache.errors import ProbeError, TrainingError
 from featcache.training.examples import Examples
+from featcache.training.groups import depths_of
 from featcache.training.model import (
     head_of,
     mlp_tail,
@@ -122,6 +123,22 @@ def test_a_deeper_model_that_starts_from_a_shallower_one_gives_its_logits(resnet
     logits = logits_of(deeper, resnet.examples(), batch_size=24)
     np.testing.assert_array_equal(logits, expected)
     assert np.abs(logits - resnet.head.logits(resnet.features)).max() > 0.1
+
+
+def test_a_whole_network_is_a_tail_too(resnet) -> None:
+    tail = uncut(resnet.traced)
+    units = [unit.name for unit in list_units(resnet.traced)]
+    with torch.no_grad():
+        assert torch.equal(tail(resnet.pixels), torch.from_numpy(resnet.features))
+    names = {name for name, _ in tail.named_parameters()}
+    assert names == {name for name, _ in resnet.network.named_parameters()}
+    depths = depths_of(tail, units)
+    assert depths["layer4.1.conv1.weight"] == 1
+    assert depths["conv1.weight"] == len(units)
+    pixels = Examples(resnet.pixels.numpy(), np.arange(4), resnet.targets[:4])
+    spec = TrainingSpec(epochs=1, rate=0.01, warmup=0.0)
+    trained = train(model_of(tail, resnet.head), pixels, spec, units=units).model
+    assert set(tuned_tensors(trained, tail)) == names
 
 
 @pytest.mark.parametrize(
