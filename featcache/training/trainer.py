@@ -15,7 +15,7 @@ import enum
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -40,6 +40,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); the stage is "train", the unit a step."""
 
 _DRAW_MIXING = 3
+"""What a seed is used for, beside order and views (`feeding`)."""
 
 
 class TrainingStatus(enum.Enum):
@@ -195,7 +196,7 @@ class _Run:
         self._note(Epoch(0, (), self._scores(), {}))
         for number in range(1, self._spec.epochs + 1):
             if not self._epoch(number):
-                self.status = TrainingStatus.DIVERGED
+                self._give_up(number)
                 break
             if self._in_vain(number):
                 self.status = TrainingStatus.STOPPED_EARLY
@@ -210,9 +211,9 @@ class _Run:
         return self._judge is not None and waited and number < self._spec.epochs
 
     def _epoch(self, number: int) -> bool:
-        """Run an epoch and judge it; false if a loss was not finite."""
+        """Run an epoch and judge it; false if something was not finite."""
         losses = self._losses(number)
-        if losses is None:
+        if losses is None or not self._stepper.is_finite():
             return False
         scores = self._scores()
         if self._judge and scores is None:
@@ -224,21 +225,26 @@ class _Run:
         """Loss of each batch; None if one was not finite."""
         training_mode(self.model.tail, batchnorm_moves=self._spec.batchnorm_moves)
         losses = list[float]()
-        for batch in self._feed.epoch(number):
-            loss = self._stepper.step(batch, self._targets)
-            if not math.isfinite(loss):
-                self._refuse_divergence(number)
-                return None
-            losses.append(loss)
-            self._report(number, len(losses))
+        with closing(self._feed.epoch(number)) as batches:
+            for batch in batches:
+                losses.append(self._stepper.step(batch, self._targets))
+                if not math.isfinite(losses[-1]):
+                    return None
+                self._report(number, len(losses))
         return tuple(losses)
 
-    def _refuse_divergence(self, number: int) -> None:
+    def _give_up(self, number: int) -> None:
+        """Note a divergence, where there are weights to go back to.
+
+        Raises:
+            TrainingError: there are none, since no validation picture says which were good.
+        """
+        self.status = TrainingStatus.DIVERGED
         if self._judge is None:
             rates = ", ".join(f"{name} {rate:.2g}" for name, rate in self._stepper.rates.items())
             raise TrainingError(
-                f"epoch {number}: the loss or its gradient is not finite (rates: {rates}); give a "
-                "smaller rate, or validation pictures to go back to the best weights by"
+                f"epoch {number}: a loss, its gradient or a weight is not finite (rates: {rates}); "
+                "give a smaller rate, or validation pictures to go back to the best weights by"
             )
 
     def _scores(self) -> Scores | None:
@@ -302,6 +308,10 @@ class _Stepper:
         rng = np.random.default_rng([spec.seed, _DRAW_MIXING])
         self._mixer = Mixer(spec, examples.row_shape, rng)
         self.rates = dict[str, float]()
+
+    def is_finite(self) -> bool:
+        """Whether all weights are."""
+        return all(bool(torch.isfinite(p).all()) for p in self._parameters)
 
     def step(self, batch: Batch, targets: TargetTable) -> float:
         """Train on a batch; its loss, which is not finite where the update was left out."""

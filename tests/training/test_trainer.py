@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -240,8 +241,11 @@ def test_a_divergence_goes_back_to_the_best_weights_and_says_so(tiny) -> None:
     assert trained.status is TrainingStatus.DIVERGED
     assert trained.best_epoch == 0
     assert same(trained.model, joined(tail))
-    with pytest.raises(TrainingError, match=r"epoch 1: the loss .*head 1e\+30.*smaller rate"):
+    with pytest.raises(TrainingError, match=r"epoch 1: a loss, .*head 1e\+30.*smaller rate"):
         train(joined(tail), data, spec)
+    once = replace(spec, epochs=1, batch_size=len(data), rate=1e39)  # the last step overflows
+    with pytest.raises(TrainingError, match="a weight is not finite"):
+        train(joined(tail), data, once)
 
 
 def test_activations_that_are_not_finite_are_refused(tiny) -> None:
