@@ -26,7 +26,7 @@ from featcache.training.model import (
 )
 from featcache.training.rates import choose_rate
 from featcache.training.spec import TrainingSpec
-from featcache.training.trainer import Trained, TrainingStatus, logits_of, train
+from featcache.training.trainer import Trained, TrainingStatus, logits_of
 from featcache.unfreezing.depths import Rung
 from featcache.unfreezing.parts import Bools, Part
 from featcache.unfreezing.rows import Activations
@@ -152,14 +152,11 @@ class Tuning:
     ) -> tuple[float, Trained]:
         """The base rate, and the training at it."""
         spec = self._training()
-        rates, rate = self._spec.rates, self._spec.rates[0]
-        if len(rates) > 1:
-            short = replace(spec, epochs=max(1, round(self._spec.trial * spec.epochs)))
-            chosen = choose_rate(model, fit, short, validation=stop, rates=rates, units=rung.units)
-            rate = chosen.rate
-        spec = replace(spec, rate=rate)
-        found = train(model, fit, spec, validation=stop, units=rung.units, progress=progress)
-        return rate, found
+        rates = self._spec.rates or (spec.rate,)
+        found = choose_rate(
+            model, fit, spec, validation=stop, rates=rates, units=rung.units, progress=progress
+        )
+        return found.rate, found.trained
 
     def _training(self) -> TrainingSpec:
         spec = self._spec

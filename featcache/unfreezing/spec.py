@@ -8,9 +8,6 @@ from featcache.errors import ProbeError
 from featcache.probing import ProbeSpec
 from featcache.training.spec import TrainingSpec
 
-RATES = (3e-4, 1e-3, 3e-3)
-"""Base rates that are tried unless others are given."""
-
 
 @dataclass(frozen=True)
 class SweepSpec:
@@ -20,10 +17,9 @@ class SweepSpec:
         depths: ascending, 0 among them; how many units train.
         probe: how the head of depth 0, and the head that training starts from, are fitted; its
             seed is that of the splits.
-        training: how tails train; its seed is the first of `seeds`, its rate is not used.
-        rates: base rates; of several, a short training (a `trial` of the epochs) chooses one by
-            the validation pictures.
-        trial: share of the epochs.
+        training: how tails train; its seed is the first of `seeds`.
+        rates: base rates instead of the training's own, each trained in full; the pictures that
+            stop a training choose among them. None: the training's own alone.
         seeds: trainings of each depth, which differ in order, views and mixing.
         folds: of a cross-validation; None holds `held_out` of the pictures out, once.
         held_out: share that is held out where nothing is split.
@@ -39,8 +35,7 @@ class SweepSpec:
     depths: tuple[int, ...]
     probe: ProbeSpec = field(default_factory=ProbeSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
-    rates: tuple[float, ...] = RATES
-    trial: float = 0.25
+    rates: tuple[float, ...] = ()
     seeds: int = 1
     folds: int | None = None
     held_out: float = 0.3
@@ -56,11 +51,11 @@ class SweepSpec:
             (self.seeds < 1, f"{self.seeds} training seeds: give at least 1"),
             (self.folds is not None and self.folds < 2, f"{self.folds} folds: give at least 2"),
             (
-                not all(0 < share < 1 for share in (self.held_out, self.stopping, self.trial)),
-                "held_out, stopping and trial are shares: give numbers between 0 and 1",
+                not all(0 < share < 1 for share in (self.held_out, self.stopping)),
+                "held_out and stopping are shares: give numbers between 0 and 1",
             ),
             (
-                not self.rates or not all(0 < rate < 1 for rate in self.rates),
+                not all(0 < rate < 1 for rate in self.rates),
                 f"rates {self.rates}: give numbers between 0 and 1, such as 1e-3",
             ),
             (not 0 < self.margin < 1, f"margin {self.margin}: give a number between 0 and 1"),
