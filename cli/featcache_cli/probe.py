@@ -74,6 +74,31 @@ def shots_of(text: str) -> tuple[int | None, ...]:
     return tuple(None if part == "all" else int(part) for part in parts)
 
 
+PANEL = "Training deeper layers"
+
+
+class OptimizerName(StrEnum):
+    """What takes the steps."""
+
+    adamw = "adamw"
+    sgd = "sgd"
+
+
+class ScheduleName(StrEnum):
+    """How rates rise and fall."""
+
+    cosine = "cosine"
+    one_cycle = "one-cycle"
+
+
+def rates_of(text: str) -> tuple[float, ...]:
+    """`3e-4,1e-3` as numbers."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: give rates as 3e-4,1e-3") from error
+
+
 def views_of(text: str) -> int | str:
     """`all`, or a number from 1."""
     if text != "all" and not (text.isdecimal() and int(text) > 0):
@@ -151,7 +176,104 @@ def probe(
             "named), paired.",
         ),
     ] = None,
-    cv: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
+    unfreeze: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEPTHS",
+            help="Also train the last units of the network: 0-3, 0,1,4, names of units, or all. "
+            "Their activations are made if they are not cached.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(
+            help="Accuracy that a shallower depth may lack and still be advised.",
+            rich_help_panel=PANEL,
+        ),
+    ] = 0.01,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Over all pictures; the weights of the best one are kept.",
+            rich_help_panel=PANEL,
+        ),
+    ] = 12,
+    rates: Annotated[
+        Any,
+        typer.Option(
+            parser=rates_of,
+            metavar="R,R,...",
+            help="Base learning rates; of several, pictures held out of training choose.",
+            rich_help_panel=PANEL,
+        ),
+    ] = "1e-3",
+    optimizer: Annotated[
+        OptimizerName, typer.Option(help="What takes the steps.", rich_help_panel=PANEL)
+    ] = OptimizerName.adamw,
+    schedule: Annotated[
+        ScheduleName, typer.Option(help="How rates rise and fall.", rich_help_panel=PANEL)
+    ] = ScheduleName.cosine,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Pictures a step.", rich_help_panel=PANEL)
+    ] = 32,
+    head_lr_factor: Annotated[
+        float | None,
+        typer.Option(
+            help="Rate of the head over the base; 1, or 10 with --no-lp-init, unless given.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    no_lp_init: Annotated[
+        bool,
+        typer.Option(
+            "--no-lp-init",
+            help="Start from an untrained head, not from the solved one.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False,
+    mixup: Annotated[
+        float,
+        typer.Option(min=0.0, help="Alpha of mixup on activations.", rich_help_panel=PANEL),
+    ] = 0.0,
+    cutmix: Annotated[
+        float,
+        typer.Option(min=0.0, help="Alpha of CutMix on maps.", rich_help_panel=PANEL),
+    ] = 0.0,
+    batchnorm_moves: Annotated[
+        bool,
+        typer.Option(
+            "--batchnorm-moves",
+            help="Statistics of unfrozen BatchNorm move with the pictures.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False,
+    training_seeds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Trainings of each depth; of several, the advice knows their variance.",
+            rich_help_panel=PANEL,
+        ),
+    ] = 1,
+    data_sizes: Annotated[
+        Any,
+        typer.Option(
+            parser=shots_of,
+            metavar="N,N,...",
+            help="Repeat the sweep on so many training pictures: 50,200,800,all.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    cv: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Folds of the cross-validation: 5, and for --unfreeze one hold-out of 30%, "
+            "unless given.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
     standardize: Annotated[
         bool,
@@ -228,6 +350,8 @@ def probe(
 
     $ featcache probe cache/pets-resnet50 --save pets.fc
 
+    $ featcache probe cache/pets-resnet50 --unfreeze 0-3 --save pets.fc
+
     $ featcache probe cache/pets-resnet50 --shots 1,2,4,8,all --suspects 20 --plot pets.png
     """
     from featcache import api
@@ -247,6 +371,23 @@ def probe(
             suspects=suspects,
             against=against,
             init_from_source=dict(init_from_source or ()),
+            unfreeze=unfreeze,
+            training=api.TrainingOptions(
+                epochs=epochs,
+                rates=rates,
+                optimizer=optimizer.value,
+                schedule=schedule.value,
+                batch_size=batch_size,
+                head_factor=head_lr_factor,
+                solved_start=not no_lp_init,
+                mixup=mixup,
+                cutmix=cutmix,
+                batchnorm_moves=batchnorm_moves,
+                label_smoothing=label_smoothing,
+                seeds=training_seeds,
+                data_sizes=data_sizes or (),
+            ),
+            margin=margin,
             folds=cv,
             seed=seed,
             standardize=standardize,

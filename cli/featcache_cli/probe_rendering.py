@@ -12,6 +12,7 @@ from featcache_cli.rendering import (
     suggest,
     table,
 )
+from featcache_cli.sweep_rendering import render_sweep
 
 _MANY = 10
 _BAR = 24
@@ -28,6 +29,7 @@ def render(result: Any) -> None:
     _render_against(result)
     _render_suspects(result)
     _render_overlaps(result)
+    render_sweep(result)
     if result.saved:
         line(f"saved, and checked from pixels: {printable(result.saved)}")
         suggest("use it", "featcache", "predict", result.saved, "PICTURE")

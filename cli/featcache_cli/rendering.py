@@ -112,7 +112,7 @@ def progress() -> Generator[Report, None, None]:
 
     def report(stage: str, done: int, total: int) -> None:
         if stage not in tasks:
-            verb, unit = _STAGES[stage]
+            verb, unit = _STAGES.get(stage, (stage, "steps"))
             tasks[stage] = bar.add_task(verb, total=total, unit=unit, rate="")
         bar.update(tasks[stage], completed=done, total=total)
         task = next(t for t in bar.tasks if t.id == tasks[stage])

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from featcache.api.networks import layers
     from featcache.api.predicting import list_backbones, predict
     from featcache.api.probes import probe
-    from featcache.api.requests import ExtractRequest, PredictRequest, ProbeRequest, Progress
+    from featcache.api.requests import (
+        ExtractRequest,
+        PredictRequest,
+        ProbeRequest,
+        Progress,
+        TrainingOptions,
+    )
     from featcache.api.upkeep import prune, verify
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "PredictRequest",
     "ProbeRequest",
     "Progress",
+    "TrainingOptions",
     "demo",
     "extract",
     "info",
@@ -51,7 +58,10 @@ _HOMES = {
     "networks": ("layers",),
     "predicting": ("list_backbones", "predict"),
     "probes": ("probe",),
-    "requests": ("ExtractRequest", "PredictRequest", "ProbeRequest", "Progress"),
+    "requests": (
+        *("ExtractRequest", "PredictRequest", "ProbeRequest", "Progress"),
+        "TrainingOptions",
+    ),
     "upkeep": ("prune", "verify"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,25 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.api.requests import ProbeRequest
-from featcache.backbones.registry import load_from_locator
+from featcache.backbones.registry import Backbone, load_from_locator
 from featcache.classifier.files import ClassifierFile
 from featcache.classifier.joined import join, trusted_name
 from featcache.classifier.parity import CheckedRows, choose_rows, save_checked
+from featcache.classifier.tuned import tuned_tensors
 from featcache.errors import ProbeError, SourceMissingError, StoreError
 from featcache.extraction.pipeline import Slot
+from featcache.heads.linear import LinearHead
 from featcache.images.sources import source_from_locator
 from featcache.probing import LabelledRows, Probed, ProbeSpec
-from featcache.recipe import sha256_json
+from featcache.recipe import Stream, sha256_json
 from featcache.results import ProbeResult
 from featcache.store import journal
 from featcache.store.cache import Cache
 from featcache.store.findings import write_findings
+from featcache.training.model import model_of
+from featcache.training.trainer import logits_of
+from featcache.unfreezing import DepthFit, Rung
+from featcache.unfreezing.rows import activations_of
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +58,9 @@ def question_of(cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: Labe
             "cut": spec.cut,
         },
     }
+    if request.unfreeze is not None:
+        asked = {"depths": request.unfreeze, "folds": request.folds, "margin": request.margin}
+        question["unfreeze"] = asked | asdict(request.training)
     if request.tta is not None:
         question["tta"] = request.tta
     if data.views is not None:
@@ -111,30 +120,85 @@ def save(
     """Write the classifier, checked against the cached logits from pixels."""
     if probed.head is None:
         raise ProbeError(f"head {request.head!r} cannot be saved; save a softmax or logistic one")
-    manifest, reader = cache.manifest, cache.stream(spec.cut)
-    path = Path(request.save or "")
+    stream = cache.stream(spec.cut).entry.stream
+    measured = {"estimate": result.to_json()["estimate"], "result": result.result}
+    content = _content(cache, request, data, probed.head, stream, measured)
+    chosen = choose_rows(len(data))
+    _save(cache, request, data, content, chosen, probed.head.logits(data.features[chosen]))
+
+
+def save_tuned(
+    cache: Cache,
+    request: ProbeRequest,
+    data: LabelledRows,
+    backbone: Backbone,
+    rung: Rung,
+    fit: DepthFit,
+    result: ProbeResult,
+) -> None:
+    """Write a classifier with a tuned tail, checked in the same way."""
+    if rung.tail is None:
+        raise ProbeError("depth 0 has no tuned tail; it is saved as a probe is")
+    model = model_of(rung.tail, fit.head, tuned=fit.tensors)
+    score = next(score for score in result.unfreeze if score.depth == rung.depth)
+    content = replace(
+        _content(
+            cache,
+            request,
+            data,
+            fit.head,
+            cache.stream(rung.cut, pooling="none").entry.stream,
+            {"estimate": asdict(score), "result": result.result},
+        ),
+        tail=tuned_tensors(model.tail, backbone),
+    )
+    chosen = choose_rows(len(data))
+    some = np.isin(np.arange(len(data)), chosen)
+    logits = logits_of(model, activations_of(cache, rung, data).examples(data, some))
+    _save(cache, request, data, content, chosen, logits)
+
+
+def _content(
+    cache: Cache,
+    request: ProbeRequest,
+    data: LabelledRows,
+    head: LinearHead,
+    stream: Stream,
+    measured: dict[str, Any],
+) -> ClassifierFile:
+    manifest = cache.manifest
     tensors = {}
     if request.embed_backbone:
         name = trusted_name(manifest.backbone["name"], request.backbone)
         locator, preprocessing = manifest.backbone["locator"], manifest.recipe.preprocessing
         tensors = load_from_locator(name, locator, preprocessing=preprocessing).state()
-    content = ClassifierFile(
-        head=probed.head,
+    return ClassifierFile(
+        head=head,
         classes=data.classes,
         recipe=manifest.recipe,
-        stream=reader.entry.stream,
+        stream=stream,
         backbone=manifest.backbone,
-        measured={"estimate": result.to_json()["estimate"], "result": result.result},
+        measured=measured,
         backbone_tensors=tensors,
     )
-    chosen = choose_rows(len(data))
+
+
+def _save(
+    cache: Cache,
+    request: ProbeRequest,
+    data: LabelledRows,
+    content: ClassifierFile,
+    chosen: npt.NDArray[np.int64],
+    logits: npt.NDArray[np.float32],
+) -> None:
+    """Check the content on some rows, and write it."""
+    path = Path(request.save or "")
     slots = [
         Slot(cache.index.hashes[row].tobytes(), cache.index.paths[int(row)])
         for row in data.rows[chosen]
     ]
     try:
-        logits = probed.head.logits(data.features[chosen])
-        rows = CheckedRows(source_from_locator(manifest.source), slots, logits)
+        rows = CheckedRows(source_from_locator(cache.manifest.source), slots, logits)
         save_checked(path, content, lambda read: join(read, backbone=request.backbone), rows)
     except SourceMissingError as error:
         raise SourceMissingError(

@@ -22,6 +22,7 @@ from featcache.api.probe_records import (
 )
 from featcache.api.requests import PathLike, ProbeRequest, Progress, as_request
 from featcache.api.source_rows import source_rows
+from featcache.api.sweeps import probe_depths, refuse_sweep
 from featcache.classifier.joined import trusted_name
 from featcache.errors import ClassifierError, ProbeError
 from featcache.probing import (
@@ -80,6 +81,8 @@ def probe(
         return keep(opened, _named(result, opened, request, spec, data), data, None)
     result = record_of(opened, request, spec, data, probed)
     result = _with_more(result, opened, request, spec, data, probed, progress)
+    if request.unfreeze is not None:
+        return probe_depths(opened, request, spec, data, probed, result, progress)
     result = keep(opened, _named(result, opened, request, spec, data), data, probed)
     if request.save is None:
         return result
@@ -96,7 +99,7 @@ def _named(
 def _spec(request: ProbeRequest) -> ProbeSpec:
     return ProbeSpec(
         loss="logistic" if request.head == "logistic" else "softmax",
-        folds=request.folds,
+        folds=request.folds or ProbeSpec.folds,
         seed=request.seed,
         standardize=request.standardize,
         tolerance=request.tolerance,
@@ -194,6 +197,7 @@ def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
         _refuse_crops(cache, request)
     if request.protocol in OF_SHOTS:
         _refuse_beside_shots(request)
+    refuse_sweep(request)
     if request.save is None:
         return
     if request.head in ("ridge", "knn"):

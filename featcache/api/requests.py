@@ -24,7 +24,7 @@ Head = Literal["softmax", "logistic", "ridge", "knn"]
 PathLike = str | os.PathLike[str]
 
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total); stages are "hash", "extract", "fit", "predict"."""
+"""Called with (stage, done, total); stages: "hash", "extract", "fit", "predict", "depth 1", ..."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,49 @@ class ExtractRequest:
 
 
 @dataclass(frozen=True)
+class TrainingOptions:
+    """How `probe` trains deeper layers, where `unfreeze` asks for some.
+
+    Attributes:
+        epochs: over all pictures, at most; the best weights are kept.
+        rates: base learning rates; of several, the pictures that stop a training choose.
+        optimizer: "adamw" or "sgd"; schedule: "cosine" or "one-cycle".
+        batch_size: pictures a step.
+        unit_decay: rate of a unit over that of the unit above it.
+        head_factor: rate of the head over the base; None: 1 where it starts solved, else 10.
+        weight_decay: not of biases and norms. clip: norm of the gradients; None leaves them.
+        mixup, cutmix: their alphas, of activations; 0 is none. label_smoothing: of trainings.
+        patience: epochs without gain after which it stops; None: never.
+        seeds: trainings of each depth; of one, the advice knows no variance of training.
+        held_out: share that is held out where nothing is split and no folds are asked for.
+        solved_start: start from the solved head (LP-FT), else from an untrained one.
+        progressive: start each depth from the shallower one.
+        batchnorm_moves: BatchNorm of unfrozen units moves its statistics.
+        data_sizes: repeat the sweep on so many training pictures; None stands for all.
+    """
+
+    epochs: int = 12
+    rates: tuple[float, ...] = (1e-3,)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "one-cycle"] = "cosine"
+    batch_size: int = 32
+    unit_decay: float = 0.7
+    head_factor: float | None = None
+    weight_decay: float = 0.01
+    clip: float | None = 1.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.0
+    patience: int | None = None
+    seeds: int = 1
+    held_out: float = 0.3
+    solved_start: bool = True
+    progressive: bool = True
+    batchnorm_moves: bool = False
+    data_sizes: tuple[int | None, ...] = ()
+
+
+@dataclass(frozen=True)
 class ProbeRequest:
     """What `probe` is asked.
 
@@ -134,7 +177,10 @@ class ProbeRequest:
             that both held out.
         init_from_source: by class, the number of a class of the source network's own classifier
             whose row the head starts from (it is drawn to it, and at one shot is it).
-        folds: outer folds where there is no test split.
+        unfreeze: also trains deeper layers: depths ("0-3", "0,1,4"), units by name, or both.
+        training: how. margin: accuracy one gives away for a shallower depth, in the advice.
+        folds: outer folds where there is no test split; None takes 5, and for `unfreeze` a single
+            hold-out.
         seed: of the folds.
         standardize: scale columns to unit variance, by training rows only.
         tolerance: on the certified gap of every fit.
@@ -164,7 +210,10 @@ class ProbeRequest:
     suspects: int = 0
     against: PathLike | None = None
     init_from_source: Mapping[str, int] = field(default_factory=dict[str, int])
-    folds: int = 5
+    unfreeze: str | None = None
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    margin: float = 0.01
+    folds: int | None = None
     seed: int = 0
     standardize: bool = False
     tolerance: float = 1e-3

@@ -61,8 +61,9 @@ def accuracy_interval(
     if not 0 < confidence < 1:
         raise ProbeError(f"confidence {confidence}; give a number between 0 and 1, such as 0.95")
     share, n = float(np.mean(correct)), float(len(correct))
-    alone = groups is None or len(np.unique(groups)) == len(groups)
-    rows = n if alone else effective_rows(correct, groups, confidence)
+    ids = np.arange(len(correct)) if groups is None else groups
+    alone = len(np.unique(ids)) == len(ids)
+    rows = n if alone else effective_rows(correct, ids, confidence)
     if effect is None:
         return _wilson(share, rows, confidence, WILSON if alone else WILSON_BY_GROUP)
     rows = min(rows, max(n / max(effect.value, 1.0), rows / effect.folds))

@@ -35,6 +35,9 @@ class TrainingSpec:
         patience: epochs without a better validation loss, after which it stops; None never. The
             best weights are kept either way, and since rates fall to 0 the late epochs are often
             the best ones.
+        temper: judge an epoch by its validation loss at the best temperature, and divide the head's
+            logits by that one in the end. Training makes heads surer than they are right, which
+            the plain loss of few pictures punishes before it sees that more of them are right.
         clip: norm that all gradients together are cut to; None leaves them.
         seed: of order, views, mixing, noise and dropout.
         device: "cpu", "cuda", "cuda:1" or "mps".
@@ -60,6 +63,7 @@ class TrainingSpec:
     smoothing: float = 0.0
     batch_size: int = 32
     patience: int | None = None
+    temper: bool = False
     clip: float | None = 1.0
     seed: int = 0
     device: str = "cpu"

@@ -22,6 +22,7 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from featcache.errors import TrainingError
@@ -40,6 +41,8 @@ Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); the stage is "train", the unit a step."""
 
 _DRAW_MIXING = 3
+
+_LOG_TEMPERATURES = (math.log(0.05), math.log(20.0))
 """What a seed is used for, beside order and views (`feeding`)."""
 
 
@@ -61,14 +64,17 @@ class Epoch:
     Attributes:
         number: from 1; 0 is the state before the first step.
         losses: of its batches, as they were trained on; none for epoch 0.
-        validation: log-loss and accuracy on the validation pictures after it, if there are any.
+        validation: log-loss and accuracy on the validation pictures after it, if there are any;
+            the log-loss is that at `temperature`.
         rates: of each group at its last step, by name; empty for epoch 0.
+        temperature: the best one on the validation pictures, 1 unless the spec says `temper`.
     """
 
     number: int
     losses: tuple[float, ...]
     validation: Scores | None
     rates: dict[str, float]
+    temperature: float = 1.0
 
     @property
     def train_loss(self) -> float | None:
@@ -180,7 +186,7 @@ class _Run:
         self._spec, self._progress = spec, progress
         ours, theirs = _shared(spec.memory, examples, validation)
         self._feed = Feed(examples, spec.batch_size, ours, spec.seed)
-        self._judge = None if validation is None else _Judge(validation, spec.batch_size, theirs)
+        self._judge = None if validation is None else _Judge(validation, spec, theirs)
         self._targets = TargetTable(
             examples.targets,
             examples.weights,
@@ -193,7 +199,8 @@ class _Run:
 
     def run(self) -> None:
         """Epochs until the last, an early stop or a loss that is not finite."""
-        self._note(Epoch(0, (), self._scores(), {}))
+        scores, temperature = self._scores()
+        self._note(Epoch(0, (), scores, {}, temperature))
         for number in range(1, self._spec.epochs + 1):
             if not self._epoch(number):
                 self._give_up(number)
@@ -203,6 +210,9 @@ class _Run:
                 break
         if self._kept:
             self.model.load_state_dict(self._kept, strict=False)
+        with torch.no_grad():
+            for tensor in (self.model.head.weight, self.model.head.bias):
+                tensor.div_(self.history[self.best].temperature)
 
     def _in_vain(self, number: int) -> bool:
         """Whether to stop before the last epoch: too many went by without a better loss."""
@@ -215,10 +225,10 @@ class _Run:
         losses = self._losses(number)
         if losses is None or not self._stepper.is_finite():
             return False
-        scores = self._scores()
+        scores, temperature = self._scores()
         if self._judge and scores is None:
             return False
-        self._note(Epoch(number, losses, scores, self._stepper.rates))
+        self._note(Epoch(number, losses, scores, self._stepper.rates, temperature))
         return True
 
     def _losses(self, number: int) -> tuple[float, ...] | None:
@@ -247,9 +257,9 @@ class _Run:
                 "give a smaller rate, or validation pictures to go back to the best weights by"
             )
 
-    def _scores(self) -> Scores | None:
-        """On the validation pictures; None without any, or if a logit is not finite."""
-        return None if self._judge is None else self._judge.scores(self.model)
+    def _scores(self) -> tuple[Scores | None, float]:
+        """On the validation pictures, and at which temperature; None as `_Judge.scores`."""
+        return (None, 1.0) if self._judge is None else self._judge.scores(self.model)
 
     def _note(self, epoch: Epoch) -> None:
         """Note an epoch, and keep its weights if they are the best."""
@@ -278,15 +288,31 @@ class _Run:
 class _Judge:
     """What validation pictures say of a model."""
 
-    def __init__(self, validation: Examples, batch_size: int, memory: int) -> None:
-        self._feed, self._targets = Feed(validation, batch_size, memory), validation.targets
+    def __init__(self, validation: Examples, spec: TrainingSpec, memory: int) -> None:
+        self._feed, self._targets = Feed(validation, spec.batch_size, memory), validation.targets
+        self._temper = spec.temper
 
-    def scores(self, model: TunedModel) -> Scores | None:
-        """Log-loss and accuracy; None if a logit is not finite."""
-        logits = _logits(model, self._feed)
+    def scores(self, model: TunedModel) -> tuple[Scores | None, float]:
+        """Log-loss and accuracy at a temperature; None if a logit is not finite."""
+        logits, head = _logits(model, self._feed), head_of(model)
         if not np.isfinite(logits).all():
-            return None
-        return score(head_of(model).probabilities_of(logits), self._targets)
+            return None, 1.0
+
+        def at(temperature: float) -> Scores:
+            return score(head.probabilities_of(logits / temperature), self._targets)
+
+        best = _best_temperature(at) if self._temper else 1.0
+        return at(best), best
+
+
+def _best_temperature(at: Callable[[float], Scores]) -> float:
+    """Where the log-loss is least, which is convex in 1/T."""
+
+    def loss(log_temperature: float) -> float:
+        return at(math.exp(log_temperature)).log_loss or 0.0
+
+    found = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
+    return math.exp(float(found.x)) if found.fun < loss(0.0) else 1.0
 
 
 class _Stepper:

@@ -9,16 +9,20 @@ sweep    all depths on all parts, resumed at the last one finished
 """
 
 from featcache.unfreezing.depths import PIXELS, Rung, ladder, parse_depths
+from featcache.unfreezing.fitting import DepthFit
 from featcache.unfreezing.spec import SweepSpec
-from featcache.unfreezing.sweep import DepthFound, Swept, sweep
+from featcache.unfreezing.sweep import DepthFound, Swept, refit, sweep, sweep_sizes
 
 __all__ = [
     "PIXELS",
+    "DepthFit",
     "DepthFound",
     "Rung",
     "SweepSpec",
     "Swept",
     "ladder",
     "parse_depths",
+    "refit",
     "sweep",
+    "sweep_sizes",
 ]

@@ -35,9 +35,6 @@ from featcache.unfreezing.spec import SweepSpec
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); the stage names the depth."""
 
-UNTRAINED_FACTOR = 10.0
-"""Rate of an untrained head, over that of a solved one."""
-
 
 @dataclass(frozen=True, eq=False)
 class DepthFit:
@@ -130,11 +127,13 @@ class Tuning:
         rate, found = self._train(model, fit, stop, rung, progress)
         tuned = found.model
         right = correct(self._probabilities(tuned, fit), fit.targets)
-        judged = activations.examples(data, part.judged)
+        judged = np.empty((0, len(data.classes)))
+        if part.judged.any():
+            judged = self._probabilities(tuned, activations.examples(data, part.judged))
         return DepthFit(
             head=head_of(tuned),
             tensors=tuned_tensors(tuned),
-            probabilities=self._probabilities(tuned, judged),
+            probabilities=judged,
             train_accuracy=float(right.mean()),
             seconds=time.perf_counter() - started,
             rate=rate,
@@ -159,11 +158,7 @@ class Tuning:
         return found.rate, found.trained
 
     def _training(self) -> TrainingSpec:
-        spec = self._spec
-        factor = spec.training.head_factor
-        if not spec.solved_start and not self._tensors:
-            factor *= UNTRAINED_FACTOR
-        return replace(spec.training, seed=self._seed, head_factor=factor)
+        return replace(self._spec.training, seed=self._seed, temper=True)
 
     def _probabilities(self, model: TunedModel, examples: Examples) -> npt.NDArray[np.float64]:
         spec = self._spec.training

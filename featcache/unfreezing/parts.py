@@ -81,6 +81,14 @@ def split_of(data: LabelledRows, spec: SweepSpec) -> Split:
     return Split(tuple(found), method, roles.warnings)
 
 
+def whole_of(data: LabelledRows, spec: SweepSpec) -> Part:
+    """Everything that may train, with nothing held out: what a classifier to be used is made of."""
+    roles, none = assign_roles(data), np.zeros(len(data), np.bool_)
+    if roles.tuning.any():
+        return Part(roles.train, roles.tuning, none)
+    return _with_stop(data, roles.train, none, spec)
+
+
 def share_of(data: LabelledRows, rows: Bools, share: float, seed: int) -> Bools:
     """(n,) bool: about a share of some rows, stratified, groups kept whole.
 
@@ -107,3 +115,37 @@ def _folds(share: float) -> int:
 def _with_stop(data: LabelledRows, train: Bools, judged: Bools, spec: SweepSpec) -> Part:
     stop = share_of(data, train, spec.stopping, spec.probe.seed)
     return Part(train & ~stop, stop, judged)
+
+
+def restricted(split: Split, data: LabelledRows, count: int, seed: int) -> Split:
+    """The same split, trained on so many of its pictures; smaller counts are parts of larger ones.
+
+    Classes keep their shares, as well as whole pictures allow.
+
+    Raises:
+        ProbeError: there are not that many.
+    """
+    parts: list[Part] = []
+    for part in split.parts:
+        train = np.flatnonzero(part.train)
+        if not len(data.classes) * 2 <= count <= len(train):
+            raise ProbeError(
+                f"{count} pictures: give from {2 * len(data.classes)} (two a class) to "
+                f"{len(train)}, which is all that may train"
+            )
+        chosen = np.zeros(len(data), np.bool_)
+        chosen[train[_in_turn(data, train, seed)[:count]]] = True
+        parts.append(Part(part.fit & chosen, part.stop & chosen, part.judged))
+    return Split(tuple(parts), split.method, split.warnings)
+
+
+def _in_turn(data: LabelledRows, rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.intp]:
+    """An order of rows in which every class comes up as often as its share says."""
+    rng = np.random.default_rng(seed)
+    targets = data.targets[rows]
+    codes = targets if targets.ndim == 1 else np.unique(targets, axis=0, return_inverse=True)[1]
+    place = np.empty(len(rows))
+    for code in np.unique(codes):
+        own = np.flatnonzero(codes == code)
+        place[rng.permutation(own)] = (np.arange(len(own)) + rng.random()) / len(own)
+    return np.argsort(place, kind="stable")

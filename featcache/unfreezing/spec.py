@@ -24,7 +24,7 @@ class SweepSpec:
         folds: of a cross-validation; None holds `held_out` of the pictures out, once.
         held_out: share that is held out where nothing is split.
         stopping: share of the training pictures that choose rate and epoch, where there is no val.
-        solved_start: start from the solved head; else from an untrained one, ten times as fast.
+        solved_start: start from the solved head; else from an untrained one.
         progressive: start each depth from the shallower one that was trained before it.
         margin: accuracy one gives away for a shallower depth.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from featcache.unfreezing.fitting import (
     solve_depth_0,
     starting_head,
 )
-from featcache.unfreezing.parts import Part, Split, split_of
+from featcache.unfreezing.parts import Part, Split, restricted, split_of, whole_of
 from featcache.unfreezing.rows import Activations, activations_of
 from featcache.unfreezing.spec import SweepSpec
 
@@ -103,9 +103,73 @@ def sweep(
         CacheMissingError, CacheIncompleteError: activations are not there.
         ProbeError, TrainingError: the pictures do not allow it.
     """
+    return _sweeping(cache, data, backbone, spec, steps, progress).run(split_of(data, spec))
+
+
+def sweep_sizes(
+    cache: Cache,
+    data: LabelledRows,
+    backbone: Backbone,
+    spec: SweepSpec,
+    steps: Steps,
+    counts: Sequence[int],
+    progress: Progress | None = None,
+) -> list[Swept]:
+    """The same sweep, trained on so many pictures each time and judged on the same ones.
+
+    Args:
+        cache: see `sweep`, as for the others.
+        data: the pictures.
+        backbone: the network.
+        spec: what is asked.
+        steps: of this sweep.
+        counts: pictures that train, each time.
+        progress: see `Progress`.
+
+    Raises:
+        As `sweep`. ProbeError: there are not that many pictures.
+    """
+    split = split_of(data, spec)
+    sweeping = _sweeping(cache, data, backbone, spec, steps, progress)
+    splits = [restricted(split, data, count, spec.probe.seed) for count in counts]
+    return [sweeping.run(part, f"{count}-") for part, count in zip(splits, counts, strict=True)]
+
+
+def refit(
+    cache: Cache,
+    data: LabelledRows,
+    backbone: Backbone,
+    spec: SweepSpec,
+    depth: int,
+    progress: Progress | None = None,
+) -> DepthFit:
+    """A depth trained on all pictures but those of a test split, to be used.
+
+    Args:
+        cache: see `sweep`, as for the others.
+        data: the pictures.
+        backbone: the network.
+        spec: what is asked.
+        depth: one of the spec's, above 0.
+        progress: see `Progress`.
+    """
+    wanted = tuple(d for d in spec.depths if d == depth or (spec.progressive and d < depth))
+    shallow = replace(spec, depths=tuple(sorted({0, *wanted})), seeds=1)
+    sweeping = _sweeping(cache, data, backbone, shallow, None, progress)
+    return sweeping.fits(0, whole_of(data, spec))[depth][0]
+
+
+def _sweeping(
+    cache: Cache,
+    data: LabelledRows,
+    backbone: Backbone,
+    spec: SweepSpec,
+    steps: Steps | None,
+    progress: Progress | None,
+) -> _Sweeping:
     rungs = ladder(backbone, spec.depths)
     kept = {rung.depth: activations_of(cache, rung, data) for rung in rungs if rung.depth}
-    return _Sweeping(data, spec, rungs, kept, steps, progress).run(split_of(data, spec))
+    return _Sweeping(data, spec, rungs, kept, steps, progress)
 
 
 class _Sweeping:
@@ -117,27 +181,31 @@ class _Sweeping:
         spec: SweepSpec,
         rungs: list[Rung],
         kept: dict[int, Activations],
-        steps: Steps,
+        steps: Steps | None,
         progress: Progress | None,
     ) -> None:
         self._data, self._spec, self._rungs, self._kept = data, spec, rungs, kept
         self._steps, self._progress = steps, progress
 
-    def run(self, split: Split) -> Swept:
+    def run(self, split: Split, prefix: str = "") -> Swept:
+        """Every depth on every part; the prefix tells its steps from those of another split."""
         found: dict[int, list[tuple[DepthFit, ...]]] = {rung.depth: [] for rung in self._rungs}
         for number, part in enumerate(split.parts):
-            for depth, fits in self._part(number, part).items():
+            for depth, fits in self.fits(number, part, prefix).items():
                 found[depth].append(tuple(fits))
         judged = np.concatenate([np.flatnonzero(part.judged) for part in split.parts])
         depths = tuple(self._found(rung, tuple(found[rung.depth]), judged) for rung in self._rungs)
         right = np.stack([depth.right for depth in depths], axis=1)
-        advice = recommend(right, self._data.groups[judged], margin=self._spec.margin)
+        names = [f"depth {rung.depth}" for rung in self._rungs]
+        groups = self._data.groups[judged]
+        advice = recommend(right, groups, margin=self._spec.margin, names=names)
         warnings = (*split.warnings, *_warnings(depths))
         return Swept(depths, split, judged, advice, warnings)
 
-    def _part(self, number: int, part: Part) -> dict[int, list[DepthFit]]:
-        """Fits of every depth, by seed."""
-        first = self._step(f"{number}-0", lambda: solve_depth_0(self._data, part, self._spec))
+    def fits(self, number: int, part: Part, prefix: str = "") -> dict[int, list[DepthFit]]:
+        """Fits of every depth on one part, by seed."""
+        prefix = f"{prefix}{number}"
+        first = self._step(f"{prefix}-0", lambda: solve_depth_0(self._data, part, self._spec))
         found = {rung.depth: [first] if not rung.depth else [] for rung in self._rungs}
         if len(self._rungs) == 1:
             return found
@@ -146,7 +214,7 @@ class _Sweeping:
             own = self._spec.training.seed + seed
             tuning = Tuning(self._data, part, self._spec, own, head)
             for rung in self._rungs[1:]:
-                fit = self._step(f"{number}-{rung.depth}-{own}", self._fitted(tuning, rung))
+                fit = self._step(f"{prefix}-{rung.depth}-{own}", self._fitted(tuning, rung))
                 tuning.go_on_from(fit)
                 found[rung.depth].append(fit)
         return found
@@ -162,11 +230,12 @@ class _Sweeping:
 
     def _step(self, name: str, fit: Callable[[], DepthFit]) -> DepthFit:
         """A step that was finished before, or now."""
-        kept = self._steps.read(name)
+        kept = self._steps.read(name) if self._steps else None
         if kept is not None:
             return _read(*kept)
         made = fit()
-        self._steps.write(name, *_written(made))
+        if self._steps:
+            self._steps.write(name, *_written(made))
         return made
 
     def _found(

@@ -1,0 +1,149 @@
+"""`probe --unfreeze`: the sweep over depth, its records, and the classifier of its advice."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from typing import Any
+
+from featcache.api.activations import ensure_cuts
+from featcache.api.probe_keeping import keep, question_of, save, save_tuned
+from featcache.api.requests import ProbeRequest, Progress
+from featcache.api.sweep_records import depth_scores, size_record
+from featcache.backbones.registry import Backbone, load_from_locator
+from featcache.backbones.units import list_units
+from featcache.classifier.joined import trusted_name
+from featcache.errors import ProbeError
+from featcache.probing import LabelledRows, Probed, ProbeSpec
+from featcache.probing.protocols import DEFAULT
+from featcache.recipe import PENULTIMATE, sha256_json
+from featcache.results import ProbeResult
+from featcache.store.cache import Cache
+from featcache.store.steps import Steps
+from featcache.training.spec import TrainingSpec
+from featcache.unfreezing import SweepSpec, ladder, parse_depths, refit, sweep, sweep_sizes
+from featcache.unfreezing.depths import traced_of
+
+UNTRAINED_FACTOR = 10.0
+"""Rate of an untrained head over that of the units, as is usual."""
+
+
+def refuse_sweep(request: ProbeRequest) -> None:
+    """Refuse what a sweep cannot be asked beside.
+
+    Raises:
+        ProbeError: names the option to leave out.
+    """
+    if request.unfreeze is None:
+        return
+    beside = {
+        f"--head {request.head}": request.head in ("ridge", "knn"),
+        f"--protocol {request.protocol}": request.protocol != DEFAULT,
+        f"--cut {request.cut}": request.cut != PENULTIMATE,
+        "--init-from-source": bool(request.init_from_source),
+    }
+    for option, given in beside.items():
+        if given:
+            raise ProbeError(f"--unfreeze starts from the solved default head; leave out {option}")
+
+
+def probe_depths(
+    cache: Cache,
+    request: ProbeRequest,
+    spec: ProbeSpec,
+    data: LabelledRows,
+    probed: Probed,
+    result: ProbeResult,
+    progress: Progress | None,
+) -> ProbeResult:
+    """The result of a probe with the sweep in it, kept, and saved at the advised depth."""
+    backbone = backbone_of(cache, request)
+    asked = sweep_spec(request, spec, backbone)
+    views = data.views.views if data.views else ()
+    cuts = [rung.cut for rung in ladder(backbone, asked.depths) if rung.depth]
+    cache = ensure_cuts(cache, cuts, views=views, backbone=backbone, progress=progress)
+    question = question_of(cache, request, spec, data)
+    steps = Steps(cache.folder, sha256_json([question, _keys(cache, cuts)])[:12])
+    found = sweep(cache, data, backbone, asked, steps, progress)
+    sizes = _sizes(request, found.split.parts[0].train.sum())
+    smaller = sweep_sizes(cache, data, backbone, asked, steps, sizes, progress)
+    result = replace(
+        result,
+        unfreeze=depth_scores(found, data),
+        recommended_depth=_advised(found.recommendation.depth, asked.depths),
+        advice=found.recommendation.reason,
+        data_sizes=tuple(
+            size_record(size, swept, data) for size, swept in zip(sizes, smaller, strict=True)
+        ),
+        warnings=(*result.warnings, *found.warnings),
+        result=question,
+    )
+    result = keep(cache, result, data, probed)
+    steps.remove()
+    if request.save is None:
+        return result
+    if not result.recommended_depth:  # depth 0, or undecided: the simplest is kept
+        save(cache, request, spec, data, probed, result)
+    else:
+        tuned = refit(cache, data, backbone, asked, result.recommended_depth, progress)
+        (rung,) = (d.rung for d in found.depths if d.rung.depth == result.recommended_depth)
+        save_tuned(cache, request, data, backbone, rung, tuned, result)
+    return replace(result, saved=os.fspath(request.save))
+
+
+def backbone_of(cache: Cache, request: ProbeRequest) -> Backbone:
+    """The cache's network; one that runs code of a person's own must be vouched for."""
+    manifest = cache.manifest
+    name = trusted_name(manifest.backbone["name"], request.backbone)
+    return load_from_locator(
+        name, manifest.backbone["locator"], preprocessing=manifest.recipe.preprocessing
+    )
+
+
+def sweep_spec(request: ProbeRequest, spec: ProbeSpec, backbone: Backbone) -> SweepSpec:
+    """What is asked of a sweep.
+
+    Raises:
+        ProbeError, TrainingError: a value that cannot be asked for.
+    """
+    names = [unit.name for unit in list_units(traced_of(backbone))]
+    own, fields = request.training, asdict(request.training)
+    training: dict[str, Any] = {
+        name: fields[name]
+        for name in (
+            *("optimizer", "schedule", "epochs", "batch_size", "unit_decay", "weight_decay"),
+            *("clip", "mixup", "cutmix", "patience", "batchnorm_moves"),
+        )
+    }
+    return SweepSpec(
+        depths=parse_depths(request.unfreeze or "", names),
+        probe=spec,
+        training=TrainingSpec(
+            **training,
+            smoothing=own.label_smoothing,
+            head_factor=own.head_factor or (1.0 if own.solved_start else UNTRAINED_FACTOR),
+            seed=request.seed,
+            device=request.device,
+            memory=request.memory,
+        ),
+        rates=own.rates,
+        seeds=own.seeds,
+        folds=request.folds,
+        held_out=own.held_out,
+        solved_start=own.solved_start,
+        progressive=own.progressive,
+        margin=request.margin,
+    )
+
+
+def _keys(cache: Cache, cuts: list[str]) -> list[str]:
+    """The streams that depths train from."""
+    return [cache.stream(cut, pooling="none").entry.stream.key for cut in cuts]
+
+
+def _sizes(request: ProbeRequest, everything: int) -> list[int]:
+    return [everything if size is None else size for size in request.training.data_sizes]
+
+
+def _advised(position: int | None, depths: tuple[int, ...]) -> int | None:
+    return None if position is None else depths[position]
