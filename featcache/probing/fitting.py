@@ -17,7 +17,7 @@ from featcache.probing.rows import Bools, LabelledRows, Probabilities
 from featcache.probing.solving import Progress, Solving
 from featcache.probing.spec import PathScore, Probed, ProbeSpec
 
-_PARTITIONS = 5
+_PARTITIONS = 10
 """Of the rows, whose folds tell what training adds to an interval."""
 
 _FEWEST_FOLDS = 3

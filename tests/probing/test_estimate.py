@@ -96,7 +96,7 @@ def test_the_refit_is_at_the_best_of_the_path(rows_of: Any, few: Any) -> None:
     assert 0.003 <= probed.one_error_C <= probed.fit.C
     assert probed.trained.all()
     assert probed.converged
-    assert probed.fits == 3 * 3 * (3 + 1) + 1 + 5 * (3 + 3)
+    assert probed.fits == 3 * 3 * (3 + 1) + 1 + 10 * (3 + 3)
 
 
 def test_the_interval_has_the_variance_of_training_in_it(rows_of: Any, few: Any) -> None:
@@ -115,7 +115,7 @@ def test_the_interval_has_the_variance_of_training_in_it(rows_of: Any, few: Any)
 def test_progress_counts_every_fit_to_the_end(rows_of: Any, few: Any) -> None:
     seen: list[tuple[str, int, int]] = []
     probed = fit_probe(rows_of(*few), ProbeSpec(grid=(0.01, 1.0)), lambda *a: seen.append(a))
-    total = 5 * 2 * (3 + 1) + 1 + 5 * (5 + 10)
+    total = 5 * 2 * (3 + 1) + 1 + 10 * (5 + 10)
     assert seen == [("fit", i, total) for i in range(1, total + 1)]
     assert probed.fits == total
 
