@@ -65,7 +65,7 @@ def probe_depths(
     question = question_of(cache, request, spec, data)
     steps = Steps(cache.folder, sha256_json([question, _keys(cache, cuts)])[:12])
     found = sweep(cache, data, backbone, asked, steps, progress)
-    sizes = _sizes(request, found.split.parts[0].train.sum())
+    sizes = _sizes(request, int(found.split.parts[0].train.sum()))
     smaller = sweep_sizes(cache, data, backbone, asked, steps, sizes, progress)
     result = replace(
         result,

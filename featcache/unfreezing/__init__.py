@@ -5,13 +5,13 @@ spec     everything that is asked of a sweep
 rows     where the activations of a cut lie, view by view
 parts    what is held out: one split for all depths
 fitting  one depth on one part: from the solved head, at a rate that validation pictures choose
-sweep    all depths on all parts, resumed at the last one finished
+sweeping all depths on all parts, resumed at the last one finished
 """
 
 from featcache.unfreezing.depths import PIXELS, Rung, ladder, parse_depths
 from featcache.unfreezing.fitting import DepthFit
 from featcache.unfreezing.spec import SweepSpec
-from featcache.unfreezing.sweep import DepthFound, Swept, refit, sweep, sweep_sizes
+from featcache.unfreezing.sweeping import DepthFound, Swept, refit, sweep, sweep_sizes
 
 __all__ = [
     "PIXELS",

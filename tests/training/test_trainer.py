@@ -356,3 +356,20 @@ def test_a_gpu_gives_about_what_a_cpu_gives(resnet) -> None:
     ]
     own, theirs = ([e.validation_loss for e in run.history] for run in runs)
     np.testing.assert_allclose(theirs, own, rtol=0.02)
+
+
+def test_a_tempered_epoch_is_judged_at_its_best_temperature(tiny) -> None:
+    """And the head that comes out is divided by it."""
+    tail, data = tiny()
+    spec = TrainingSpec(epochs=4, rate=3e-2, batch_size=8, temper=True)
+    trained = train(joined(tail), data, spec, validation=data)
+    assert trained.best.temperature != 1
+    head, given = head_of(trained.model), logits_of(trained.model, data)
+
+    def loss(log_temperature: float) -> float:
+        return log_loss(head.probabilities_of(given / np.exp(log_temperature)), data.targets)
+
+    assert loss(0.0) == pytest.approx(trained.best.validation_loss, rel=1e-4)
+    assert all(loss(0.0) <= loss(t) + 1e-4 for t in (-0.5, -0.1, 0.1, 0.5))
+    losses = [epoch.validation_loss for epoch in trained.history]
+    assert trained.best.validation_loss == min(losses)
