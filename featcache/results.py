@@ -609,12 +609,13 @@ class PruneResult(Record):
 
 @dataclass(frozen=True)
 class DemoResult(Record):
-    """The main job on the embedded default."""
+    """The main job on the embedded default; the plot's path, if it could be drawn."""
 
     extract: ExtractResult
     probe: ProbeResult
     predictions: tuple[Prediction, ...]
     seconds: float
+    plot: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from featcache_cli import extract, predict, probe
-from featcache_cli.rendering import line, progress, say, show_json
+from featcache_cli.rendering import line, printable, progress, say, show_json
 
 
 def demo(
@@ -26,7 +26,8 @@ def demo(
     from featcache import api
 
     if not as_json:
-        say("1,797 digits of 8 x 8 through efficientnet_lite0: about a minute on two cores")
+        say("1,797 digits of 8 x 8 through efficientnet_lite0, then its last layers trained too:")
+        say("two to three minutes on two cores")
     with progress() as report:
         result = api.demo(out, progress=report)
     if as_json:
@@ -34,8 +35,10 @@ def demo(
         return
     line("\n[bold]1. extract[/bold]: the frozen network ran once; its features are kept")
     extract.render(result.extract)
-    line("\n[bold]2. probe[/bold]: heads on the features")
+    line("\n[bold]2. probe[/bold]: heads on the features, then the last units trained with them")
     probe.render(result.probe)
+    if result.plot:
+        line(f"drawn: {printable(result.plot)}")
     line("\n[bold]3. predict[/bold]: the saved classifier on a few digits it was trained on")
     predict.render(result.predictions)
     line(f"\nall in {result.seconds:.0f} s")
