@@ -512,7 +512,7 @@ class BackboneRow(Record):
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """A stream of a cache."""
+    """A stream of a cache; `parent` is the cut that it was derived from, None: from pixels."""
 
     cut: str
     pooling: str
@@ -525,6 +525,7 @@ class StreamInfo:
     missing: int
     computed_by: tuple[str, ...]
     view: dict[str, Any] = field(default_factory=dict[str, Any])
+    parent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -597,6 +598,7 @@ class PruneResult(Record):
     """What `prune` removed: unnamed files, and rows whose content no sample has any more.
 
     Attributes:
+        sweeps: interrupted ones, whose finished steps were kept.
         views: augmented views that are still there, of every policy and seed.
     """
 
@@ -605,6 +607,7 @@ class PruneResult(Record):
     rows: int
     bytes_freed: int
     views: tuple[ViewSet, ...] = ()
+    sweeps: int = 0
 
 
 @dataclass(frozen=True)

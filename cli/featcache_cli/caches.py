@@ -61,7 +61,7 @@ def _render_contents(result: Any) -> None:
     )
     for s in result.streams:
         streams.add_row(
-            s.cut if s.pooling == "none" else f"{s.cut} ({s.pooling})",
+            _kept(s),
             *([_view(s.view)] if augmented else []),
             " x ".join(map(str, s.shape)),
             s.dtype,
@@ -77,6 +77,13 @@ def _render_contents(result: Any) -> None:
         line(f"skipped: {printable(skip.path)}: {printable(skip.reason)}")
     if result.results:
         line(f"results: {', '.join(result.results)}")
+
+
+def _kept(stream: Any) -> str:
+    """The cut, how it is pooled, and the cut that it was derived from."""
+    if stream.parent:
+        return f"{stream.cut}, derived from {stream.parent}"
+    return stream.cut if stream.pooling == "none" else f"{stream.cut} ({stream.pooling})"
 
 
 def _view(view: dict[str, Any]) -> str:
@@ -130,6 +137,8 @@ def verify(cache: CacheArgument, as_json: AsJson = False) -> None:
 def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
     """Remove what nothing names any more: rows of pictures that are gone, old indices, leftovers.
 
+    Sweeps that were interrupted are forgotten too.
+
     [bold]For example[/bold]
 
     $ featcache prune cache/pets-efficientnet_lite0
@@ -141,5 +150,7 @@ def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
         show_json(result.to_json())
         return
     line(f"removed {result.rows} rows and {result.files} files, {result.bytes_freed / 1e6:.1f} MB")
+    if result.sweeps:
+        line(f"interrupted sweeps forgotten: {result.sweeps}")
     if result.views:
         line(f"still there: views {', '.join(map(str, result.views))}")

@@ -22,6 +22,7 @@ from rich.table import Table
 _STAGES = {
     "hash": ("reading", "pictures"),
     "extract": ("extracting", "pictures"),
+    "derive": ("deriving", "pictures"),
     "fit": ("fitting", "fits"),
     "predict": ("predicting", "pictures"),
 }

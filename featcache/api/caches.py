@@ -81,7 +81,7 @@ def _splits(index: Index) -> dict[str, int]:
 
 
 def _stream(cache: Cache, entry: StreamEntry) -> StreamInfo:
-    reader = cache.reader(entry.stream.key)
+    reader, parent = cache.reader(entry.stream.key), cache.parent_of(entry.stream)
     known = reader.positions(cache.index.hashes) >= 0
     skipped = reader.is_skipped(cache.index.hashes)
     return StreamInfo(
@@ -97,6 +97,7 @@ def _stream(cache: Cache, entry: StreamEntry) -> StreamInfo:
         ),
         missing=int((~known & ~skipped & cache.index.wanting(entry.stream.view)).sum()),
         view=entry.stream.view.to_dict(),
+        parent=parent.cut if parent else None,
         computed_by=tuple(
             dict.fromkeys(
                 f"{p.engine} {p.versions.get(p.engine, '')} on {p.device}" for p in entry.plans

@@ -24,7 +24,8 @@ Head = Literal["softmax", "logistic", "ridge", "knn"]
 PathLike = str | os.PathLike[str]
 
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total); stages: "hash", "extract", "fit", "predict", "depth 1", ..."""
+"""Called with (stage, done, total); stages: "hash", "extract", "derive", "fit", "predict", and
+"depth 1", "depth 2", ..."""
 
 
 @dataclass(frozen=True)

@@ -44,4 +44,6 @@ def prune(cache: PathLike) -> PruneResult:
     done = prune_files(Path(cache))
     streams = Cache(Path(cache)).manifest.streams.values()
     views = ViewSet.all_of(entry.stream.view for entry in streams)
-    return PruneResult(os.fspath(cache), done.files, done.rows, done.bytes_freed, views)
+    return PruneResult(
+        os.fspath(cache), done.files, done.rows, done.bytes_freed, views, done.sweeps
+    )

@@ -81,6 +81,31 @@ def pooled_stem(traced: Traced, kept: Sequence[tuple[str, Pooling]]) -> nn.Modul
     return with_outputs(traced, [(_node(traced, cut), pool_of(traced, cut, p)) for cut, p in kept])
 
 
+def between(traced: Traced, lower: str, uppers: Sequence[str]) -> nn.Module:
+    """The part of a network from one cut to others above it, all from one pass.
+
+    Args:
+        traced: a stem, from pixels to the penultimate feature.
+        lower: the unit whose activation it takes.
+        uppers: units above that one, whose activations it gives.
+
+    Returns:
+        (B, *shape) to a tuple of (B, *shape), in the order of `uppers`.
+
+    Raises:
+        BackboneError: no such unit, or one that is not above `lower`.
+    """
+    depth = find_unit(traced, lower).depth
+    for upper in uppers:
+        if find_unit(traced, upper).depth >= depth:
+            raise BackboneError(
+                f"unit {upper!r} does not stand above {lower!r}, so its activation cannot be "
+                "derived from the one there"
+            )
+    outputs = [(traced.ends[upper], Pool("none")) for upper in uppers]
+    return with_outputs(traced, outputs, traced.ends[lower])
+
+
 def pooled_shape(traced: Traced, cut: str, pooling: Pooling) -> tuple[int, ...]:
     """Shape of one picture's pooled activation.
 

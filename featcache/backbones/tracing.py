@@ -193,7 +193,9 @@ def uncut(traced: Traced) -> nn.Module:
     return copy.module(copy.place(traced.output))
 
 
-def with_outputs(traced: Traced, outputs: Iterable[tuple[fx.Node, nn.Module]]) -> nn.Module:
+def with_outputs(
+    traced: Traced, outputs: Iterable[tuple[fx.Node, nn.Module]], start: fx.Node | None = None
+) -> nn.Module:
     """A network that returns a tuple: of each node's value, what the module beside it makes of it.
 
     Nothing behind the last of the nodes is run. A value is taken as soon as it is there, before
@@ -202,11 +204,15 @@ def with_outputs(traced: Traced, outputs: Iterable[tuple[fx.Node, nn.Module]]) -
     Args:
         traced: the network.
         outputs: nodes, and modules from a node's value to what is to be returned.
+        start: a node of `Traced.cuts` below them all, whose value it takes; None takes pixels.
     """
     asked = list(outputs)
     nodes = list(traced.graph.nodes)
     made: dict[int, Any] = {}
-    copy = _Copy(traced, nodes[0], "pixels")
+    if start is None:
+        copy = _Copy(traced, nodes[0], "pixels")
+    else:
+        copy, nodes = _Copy(traced, start, "activation"), nodes[traced.cuts[start] + 1 :]
     for node in nodes:
         copy.add(node)
         for number, (wanted, module) in enumerate(asked):

@@ -1,6 +1,7 @@
-"""Engines run a stem on batches of pixels. One engine a file, one small protocol.
+"""Engines run a stem on batches of pixels, or what goes on from it on batches of activations.
 
-An engine decides no value beyond rounding: which one ran is provenance, not part of a key.
+One engine a file, one small protocol. An engine decides no value beyond rounding: which one ran is
+provenance, not part of a key.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ class Engine(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
 
-    def run(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(B, H, W, 3) pixels, resized and cropped, to (B, *shape) activations."""
+    def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """(B, H, W, 3) uint8 pixels, resized and cropped, to (B, *shape) activations.
+
+        What goes on from a stem takes that stem's activations, of any stored dtype, instead.
+        """
         ...
 
-    def run_all(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
+    def run_all(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
         """The same for a stem that gives several activations, in its order; one gives one."""
         ...
 
@@ -43,7 +47,7 @@ class Engine(Protocol):
 def make_engine(
     name: str,
     stem: torch.nn.Module,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
     *,
     device: str = "auto",
     threads: int | None = None,
@@ -53,7 +57,8 @@ def make_engine(
     Args:
         name: one of `ENGINES` or "auto".
         stem: the network below the cut, in eval mode.
-        preprocessing: gives mean and std; resizing has happened by then.
+        preprocessing: gives mean and std; resizing has happened by then. None for a module that
+            takes activations, not pixels.
         device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
         threads: CPU threads of the forward pass; None takes all cores.
 

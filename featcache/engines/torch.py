@@ -43,14 +43,14 @@ def resolve_device(device: str) -> torch.device:
 
 
 class TorchEngine:
-    """Runs a stem with torch, channels last, in float32 with TF32 off."""
+    """Runs a stem, or what goes on from one, with torch in float32 with TF32 off."""
 
     name = "torch"
 
     def __init__(
         self,
         stem: torch.nn.Module,
-        preprocessing: Preprocessing,
+        preprocessing: Preprocessing | None,
         device: torch.device,
         threads: int | None = None,
     ) -> None:
@@ -58,10 +58,7 @@ class TorchEngine:
         self.threads = threads or available_cores()
         self._device = device
         self._stem = stem.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
-        self._mean, self._std = (
-            torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-            for values in (preprocessing.mean, preprocessing.std)
-        )
+        self._scale = _scale(preprocessing, device) if preprocessing else None
         self._settings = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -75,30 +72,45 @@ class TorchEngine:
     def __exit__(self, *exception: object) -> None:
         self._settings.close()
 
-    def run(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """(B, H, W, 3) pixels to (B, *shape) float32 activations; raises as `run_all` does."""
-        (activations,) = self.run_all(pixels)
+        (activations,) = self.run_all(batch)
         return activations
 
-    def run_all(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
+    def run_all(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
         """(B, H, W, 3) pixels to (B, *shape) float32 for each activation the stem gives.
-
-        (x / 255 - mean) / std in this order is what published transforms compute, bit for bit.
 
         Raises:
             EngineError: the batch does not fit the device's memory.
         """
         try:
-            batch = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
-            batch = batch.float().div_(255).sub_(self._mean).div_(self._std)
-            given = self._stem(batch)
+            given = self._stem(self._prepared(torch.from_numpy(batch).to(self._device)))
             several = given if isinstance(given, tuple) else (given,)
             return tuple(activation.float().cpu().numpy() for activation in several)
         except torch.OutOfMemoryError as error:
             raise EngineError(
-                f"{self.device}: a batch of {len(pixels)} pictures does not fit its memory; "
+                f"{self.device}: a batch of {len(batch)} pictures does not fit its memory; "
                 "give a smaller --batch-size, or --device cpu"
             ) from error
+
+    def _prepared(self, batch: torch.Tensor) -> torch.Tensor:
+        """What the stem takes.
+
+        (x / 255 - mean) / std in this order is what published transforms compute, bit for bit.
+        """
+        if self._scale is None:
+            return batch.float()
+        mean, std = self._scale
+        return batch.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+
+
+def _scale(preprocessing: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation, (1, 3, 1, 1) each."""
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return mean, std
 
 
 @contextlib.contextmanager

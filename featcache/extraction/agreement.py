@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featcache.engines import Engine
 from featcache.errors import CacheMismatchError
-from featcache.extraction.pipeline import stream_pixels
+from featcache.extraction.pipeline import Slot
 from featcache.extraction.scanning import Places
-from featcache.extraction.shards import extract_shard
-from featcache.images.sources import Source
-from featcache.recipe import Preprocessing, differing_fields
+from featcache.extraction.shards import ExtractedShard
+from featcache.recipe import differing_fields
 from featcache.store.cache import StreamReader
 from featcache.store.index import Index, opaque
 from featcache.store.shards import Shard
@@ -37,13 +34,17 @@ def refuse_disagreement(
     folder: Path,
     reader: StreamReader,
     index: Index,
-    source: Source,
-    preprocessing: Preprocessing,
-    engine: Engine,
-    batch_size: int,
+    compute: Callable[[list[Slot]], ExtractedShard],
     changed: list[str],
 ) -> bool:
     """Compute a few committed rows again and compare.
+
+    Args:
+        folder: the cache, to be named.
+        reader: the rows.
+        index: the samples there are.
+        compute: gives the rows of some slots as they are computed now.
+        changed: what changed since the rows were computed.
 
     Returns:
         Whether there were any that a sample still has; else nothing vouches for those rows.
@@ -56,18 +57,7 @@ def refuse_disagreement(
     if not len(used):
         return False
     chosen = used[np.linspace(0, len(used) - 1, min(ROWS, len(used))).astype(np.int64)]
-    slots = Places(index).slots(keys[chosen])
-    views = (reader.entry.stream.view,)
-    pixels = stream_pixels(source, preprocessing, views, slots, threads=1, ahead=ROWS)
-    with closing(pixels):
-        again = extract_shard(
-            engine,
-            pixels,
-            slots,
-            {reader.entry.stream: reader.shape},
-            size=preprocessing.size,
-            batch_size=batch_size,
-        )
+    again = compute(Places(index).slots(keys[chosen]))
     advice = "go back to what made the cache, or extract into another --out"
     for slot, why in again.unusable.items():
         if why.permanent:

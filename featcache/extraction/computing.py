@@ -17,7 +17,7 @@ from featcache.extraction import passes
 from featcache.extraction.agreement import refuse_disagreement, what_changed
 from featcache.extraction.jobs import DEFAULT_BATCH, Job, Progress
 from featcache.extraction.kept import Kept, views_of
-from featcache.extraction.pipeline import Slot, Unusable, stream_pixels
+from featcache.extraction.pipeline import Slot, Unusable, blank_pixels, stream_pixels
 from featcache.extraction.scanning import Places, Scan
 from featcache.extraction.shards import ExtractedShard, extract_shard
 from featcache.recipe import Stream
@@ -25,7 +25,7 @@ from featcache.store import journal
 from featcache.store import plan as plans
 from featcache.store.index import hashes_of, opaque
 from featcache.store.manifest import Manifest, Plan, StreamEntry
-from featcache.store.writing import Writer
+from featcache.store.writing import Writer, check_space
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,9 @@ class Computing:
         for begun in passes.resumed(self._resumable()):
             self._carry_out(begun)
         groups = passes.grouped(self._lacking())
-        self._writer.check_space(
-            sum(len(missing) * passes.row_bytes(entries) for entries, missing in groups)
+        check_space(
+            self._writer.folder,
+            sum(len(missing) * passes.row_bytes(entries) for entries, missing in groups),
         )
         for entries, missing in groups:
             self._carry_out(self._planned(entries, missing))
@@ -142,25 +143,14 @@ class Computing:
 
     def _planned(self, entries: tuple[StreamEntry, ...], missing: passes.Contents) -> passes.Pass:
         """A pass for streams that lack the same contents, with a plan for each."""
-        engine, job = self._engine(), self._job
-        batch = job.batch_size or DEFAULT_BATCH
-        size = passes.row_bytes(entries)
-        plan = Plan(
-            first=0,
-            shard_rows=plans.shard_rows(len(missing), size, batch, job.shard_rows),
-            pending=len(missing),
-            pending_sha256=plans.digest(missing),
-            batch_size=batch,
-            engine=engine.name,
-            device=engine.device,
-            threads=engine.threads,
-            versions=versions(),
+        return passes.begun(
+            entries,
+            missing,
+            self._engine(),
+            versions(),
+            batch_size=self._job.batch_size or DEFAULT_BATCH,
+            shard_rows=self._job.shard_rows,
         )
-        begun = (
-            replace(entry, plans=(*entry.plans, replace(plan, first=entry.next_number)))
-            for entry in entries
-        )
-        return passes.Pass(tuple(begun), missing)
 
     def _agrees(self, entry: StreamEntry) -> bool:
         """Check a few rows if this run would extend rows that something else computed.
@@ -180,13 +170,25 @@ class Computing:
                     self._job.folder,
                     self._writer.reader(entry.stream.key),
                     self._index,
-                    self._job.source,
-                    self._job.backbone.preprocessing,
-                    engine,
-                    self._job.batch_size or DEFAULT_BATCH,
+                    lambda slots: self._again(entry, engine, slots),
                     changed,
                 )
         return True
+
+    def _again(self, entry: StreamEntry, engine: Engine, slots: list[Slot]) -> ExtractedShard:
+        """Rows of a stream as they are computed now."""
+        source, preprocessing = self._job.source, self._job.backbone.preprocessing
+        views = (entry.stream.view,)
+        pixels = stream_pixels(source, preprocessing, views, slots, threads=1, ahead=len(slots))
+        with closing(pixels):
+            return extract_shard(
+                engine,
+                pixels,
+                slots,
+                {entry.stream: entry.shape},
+                blank=blank_pixels(preprocessing),
+                batch_size=self._job.batch_size or DEFAULT_BATCH,
+            )
 
     def _commit(self, manifest: Manifest) -> None:
         """Put the index and plans in force; from then on the scan's stat keys can vouch."""
@@ -228,7 +230,7 @@ class Computing:
                     pixels,
                     places.slots(run),
                     begun.shapes,
-                    size=job.backbone.preprocessing.size,
+                    blank=blank_pixels(job.backbone.preprocessing),
                     batch_size=plan.batch_size,
                     on_batch=lambda n: self._report(n, total),
                 )

@@ -1,14 +1,15 @@
-"""A pass: streams that lack the same rows, computed together from one decode of each picture."""
+"""A pass: streams that lack the same rows, computed together from one reading of each picture."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.engines import Engine
 from featcache.recipe import Stream, canonical_json
 from featcache.store import plan as plans
 from featcache.store.manifest import Manifest, Plan, StreamEntry
@@ -64,14 +65,54 @@ def resumed(open_plans: Iterable[Lack]) -> list[Pass]:
     def progress(entry: StreamEntry) -> Hashable:
         plan = entry.plans[-1]
         done = sum(shard.number >= plan.first for shard in entry.shards)
-        return canonical_json(asdict(replace(plan, first=0))), done
+        return canonical_json(asdict(replace(plan, first=0))), done, entry.stream.parent
 
     return [Pass(*alike) for alike in _grouped((e, p, progress(e)) for e, p in open_plans)]
 
 
 def grouped(lacking: Iterable[Lack]) -> list[tuple[tuple[StreamEntry, ...], Contents]]:
-    """Streams that lack the same contents, and these; those that lack none are left out."""
-    return list(_grouped((e, p, plans.digest(p)) for e, p in lacking if len(p)))
+    """Streams that lack the same contents, and these; those that lack none are left out.
+
+    Streams of one group are computed from the same: from pixels, or from one parent.
+    """
+    return list(_grouped((e, p, (plans.digest(p), e.stream.parent)) for e, p in lacking if len(p)))
+
+
+def begun(
+    entries: tuple[StreamEntry, ...],
+    missing: Contents,
+    engine: Engine,
+    versions: Mapping[str, str],
+    *,
+    batch_size: int,
+    shard_rows: int | None,
+) -> Pass:
+    """A pass for streams that lack the same contents, with a plan for each.
+
+    Args:
+        entries: with no plan open.
+        missing: what they lack.
+        engine: what will compute.
+        versions: of the libraries, by name.
+        batch_size: rows a forward pass.
+        shard_rows: slots a shard; None lets the plan decide.
+    """
+    plan = Plan(
+        first=0,
+        shard_rows=plans.shard_rows(len(missing), row_bytes(entries), batch_size, shard_rows),
+        pending=len(missing),
+        pending_sha256=plans.digest(missing),
+        batch_size=batch_size,
+        engine=engine.name,
+        device=engine.device,
+        threads=engine.threads,
+        versions=dict(versions),
+    )
+    with_plans = (
+        replace(entry, plans=(*entry.plans, replace(plan, first=entry.next_number)))
+        for entry in entries
+    )
+    return Pass(tuple(with_plans), missing)
 
 
 def row_bytes(entries: Iterable[StreamEntry]) -> int:

@@ -92,6 +92,11 @@ def in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def blank_pixels(preprocessing: Preprocessing) -> Pixels:
+    """(H, W, 3) zeros, which stand for a picture that gave no pixels."""
+    return np.zeros((*preprocessing.size, 3), np.uint8)
+
+
 def stream_pixels(
     source: Source,
     preprocessing: Preprocessing,

@@ -13,8 +13,8 @@ from featcache.extraction.jobs import Job, Progress
 from featcache.extraction.kept import Kept
 from featcache.extraction.scanning import Changes, Scan, compare, scan
 from featcache.store import journal
-from featcache.store.cache import StreamReader, check_file
-from featcache.store.index import Index, opaque, read_index
+from featcache.store.cache import StreamReader
+from featcache.store.index import Index, opaque
 from featcache.store.plan import without
 from featcache.store.writing import Writer, writing
 
@@ -64,7 +64,7 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
     with writing(
         job.folder, recipe, backbone, job.source.locator, replace_source=job.replace_source
     ) as writer:
-        before = _committed_index(writer)
+        before = writer.index()
         found = _scan(job, writer, before, progress)
         refuse_skips(job, zip(found.index.skip_paths, found.index.skip_reasons, strict=True))
         _refuse_nothing(job, found.index)
@@ -76,15 +76,6 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         done = _summary(job, readers, found, before, computing, started)
         journal.note(job.folder, "extract", seconds=round(done.seconds, 3), computed=done.computed)
         return done
-
-
-def _committed_index(writer: Writer) -> Index | None:
-    entry = writer.manifest.index
-    if entry is None:
-        return None
-    path = writer.folder / entry.file
-    check_file(path, entry.sha256)
-    return read_index(path)
 
 
 def _scan(job: Job, writer: Writer, before: Index | None, progress: Progress | None) -> Scan:

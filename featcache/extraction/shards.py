@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.engines import Engine
 from featcache.extraction.kept import outputs_of, views_of
-from featcache.extraction.pipeline import Pixels, Slot, Unusable
+from featcache.extraction.pipeline import Slot, Unusable
 from featcache.recipe import Stream
 from featcache.store.index import hashes_of
 from featcache.store.shards import Shard, to_stored
@@ -34,11 +35,11 @@ class ExtractedShard:
 
 def extract_shard(
     engine: Engine,
-    pixels: Iterator[Pixels | Unusable],
+    inputs: Iterator[npt.NDArray[Any] | Unusable],
     slots: Sequence[Slot],
     shapes: Mapping[Stream, tuple[int, ...]],
     *,
-    size: tuple[int, int],
+    blank: npt.NDArray[Any],
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
 ) -> ExtractedShard:
@@ -49,11 +50,12 @@ def extract_shard(
     a row depend on which other streams are computed beside its own.
 
     Args:
-        engine: runs the stem that gives the outputs of these streams; must be entered.
-        pixels: gives the pixels of `slots` next, in order, of each view of these streams.
+        engine: runs what gives the outputs of these streams; must be entered.
+        inputs: gives what the engine takes of `slots` next, in order: (V, ...), pixels or
+            activations of each view of these streams.
         slots: what the shards are to hold.
         shapes: of one row, by stream.
-        size: (height, width) of the network's input.
+        blank: what the engine takes of one empty slot, all zeros.
         batch_size: rows a forward pass.
         on_batch: called with the number of slots done.
     """
@@ -64,10 +66,10 @@ def extract_shard(
     outputs, views = outputs_of(shapes), views_of(shapes)
     unusable: dict[int, Unusable] = {}
     for start in range(0, len(slots), batch_size):
-        batches = np.zeros((len(views), batch_size, *size, 3), np.uint8)
+        batches = np.zeros((len(views), batch_size, *blank.shape), blank.dtype)
         stop = min(start + batch_size, len(slots))
         for i in range(start, stop):
-            outcome = next(pixels)
+            outcome = next(inputs)
             if isinstance(outcome, Unusable):
                 unusable[i] = outcome
             else:

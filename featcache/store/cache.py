@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -213,8 +214,8 @@ class Cache:
     ) -> StreamReader:
         """The stream of a cut and view, and of a pooling if one is named.
 
-        Of several the most complete is taken, then `avg` before `cls`, `flatten` and `none`, then
-        float32.
+        Of several the most complete is taken, then one from pixels before derived ones, then `avg`
+        before `cls`, `flatten` and `none`, then float32.
 
         Raises:
             CacheMissingError: there is none; names those there are.
@@ -234,9 +235,11 @@ class Cache:
         readers = [self.reader(entry.stream.key) for entry in fitting]
         return min(readers, key=self._rank) if len(readers) > 1 else readers[0]
 
-    def _rank(self, reader: StreamReader) -> tuple[int, int, bool]:
+    def _rank(self, reader: StreamReader) -> tuple[int, bool, int, bool]:
         stream = reader.entry.stream
-        return self._missing(reader), _PREFERRED.index(stream.pooling), stream.dtype != "float32"
+        pooling = _PREFERRED.index(stream.pooling)
+        derived = stream.parent is not None
+        return self.missing(reader), derived, pooling, stream.dtype != "float32"
 
     def vector_cuts(self) -> list[str]:
         """Cuts whose plain activations are one vector a picture, in the order they were added."""
@@ -249,19 +252,32 @@ class Cache:
         )
 
     def views_of(self, stream: Stream) -> dict[View, StreamReader]:
-        """The same activations of other views, by policy, seed and number."""
+        """The same activations of other views, by policy, seed and number.
 
-        def kept(other: Stream) -> tuple[str, Pooling, str, bool]:
-            return other.cut, other.pooling, other.dtype, other.parent is None
-
+        Views of what was derived are those that were derived from the same cut.
+        """
         found = {
             entry.stream.view: self.reader(key)
             for key, entry in self.manifest.streams.items()
-            if kept(entry.stream) == kept(stream) and entry.stream.view != stream.view
+            if self._kept(entry.stream) == self._kept(stream) and entry.stream.view != stream.view
         }
         return dict(sorted(found.items(), key=lambda item: item[0].sort_key))
 
-    def _missing(self, reader: StreamReader) -> int:
+    def parent_of(self, stream: Stream) -> Stream | None:
+        """The stream that another was derived from; None for what came from pixels."""
+        return self.manifest.streams[stream.parent].stream if stream.parent else None
+
+    def _kept(self, stream: Stream) -> tuple[Stream, ...]:
+        """What a stream and those it was derived from keep, whatever the view."""
+        parent = self.parent_of(stream)
+        plain = replace(stream, view=View(), parent=None)
+        return (plain, *self._kept(parent)) if parent else (plain,)
+
+    def reopened(self) -> Cache:
+        """The cache as it is now."""
+        return Cache(self.folder, trust=self._trust)
+
+    def missing(self, reader: StreamReader) -> int:
         """How many samples have neither a row nor a remembered skip, and should."""
         hashes = self.index.hashes[self.index.wanting(reader.entry.stream.view)]
         return int(((reader.positions(hashes) < 0) & ~reader.is_skipped(hashes)).sum())

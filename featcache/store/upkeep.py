@@ -11,7 +11,7 @@ import numpy.typing as npt
 from featcache.errors import StoreError
 from featcache.recipe import View
 from featcache.store import manifest as manifests
-from featcache.store.cache import SHARDS, check_file, shard_path
+from featcache.store.cache import SHARDS, shard_path
 from featcache.store.files import naming, remove_leftovers, sha256_file
 from featcache.store.findings import (
     RESULTS,
@@ -19,10 +19,11 @@ from featcache.store.findings import (
     read_findings,
     remove_unfinished,
 )
-from featcache.store.index import HASH_BYTES, Index, opaque, read_index
+from featcache.store.index import HASH_BYTES, Index, opaque
 from featcache.store.locks import locked
 from featcache.store.manifest import Manifest, ShardEntry
 from featcache.store.shards import Shard
+from featcache.store.steps import remove_steps
 from featcache.store.strings import Strings
 from featcache.store.writing import Writer
 
@@ -78,12 +79,14 @@ class Pruned:
 
     files: int
     rows: int
+    sweeps: int
     bytes_freed: int
 
 
 def prune_files(folder: Path) -> Pruned:
     """Drop rows and skips whose content no sample has any more, and files that nothing names.
 
+    Sweeps that were interrupted are forgotten: they would begin anew.
     A shard that loses rows is rewritten under a new number and committed before the old file goes.
 
     Raises:
@@ -94,19 +97,11 @@ def prune_files(folder: Path) -> Pruned:
     with locked(folder):
         before = _size(folder)
         writer = Writer(folder, manifests.load(folder))
-        index = _index(folder, writer.manifest)
+        index = writer.index()
         rows = sum(_prune_stream(writer, key, index) for key in list(writer.manifest.streams))
         leftovers = remove_leftovers(folder, *(folder / SHARDS).glob("*"))
         files = leftovers + remove_unfinished(folder) + _remove_unnamed(folder, writer.manifest)
-        return Pruned(files, rows, max(before - _size(folder), 0))
-
-
-def _index(folder: Path, manifest: Manifest) -> Index | None:
-    if manifest.index is None:
-        return None
-    path = folder / manifest.index.file
-    check_file(path, manifest.index.sha256)
-    return read_index(path)
+        return Pruned(files, rows, remove_steps(folder), max(before - _size(folder), 0))
 
 
 def _live(index: Index | None, view: View) -> npt.NDArray[np.void]:

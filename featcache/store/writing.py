@@ -16,9 +16,9 @@ from featcache.errors import CacheMismatchError, CacheMissingError, DiskSpaceErr
 from featcache.recipe import Recipe, Stream, differing_fields
 from featcache.store import manifest as manifests
 from featcache.store import plan as plans
-from featcache.store.cache import SHARDS, StreamReader, shard_path
+from featcache.store.cache import SHARDS, StreamReader, check_file, shard_path
 from featcache.store.files import TEMPORARY, make_folder, naming, remove_leftovers, write_durably
-from featcache.store.index import Index, write_index
+from featcache.store.index import Index, read_index, write_index
 from featcache.store.journal import JOURNAL
 from featcache.store.locks import LOCK, locked
 from featcache.store.manifest import IndexEntry, Manifest, Plan, ShardEntry
@@ -47,6 +47,15 @@ class Writer:
         if manifest != self.manifest or not (self.folder / manifests.MANIFEST).exists():
             manifests.commit(self.folder, manifest)
             self.manifest = manifest
+
+    def index(self) -> Index | None:
+        """The index in force, its hash checked; None before the first commit."""
+        entry = self.manifest.index
+        if entry is None:
+            return None
+        path = self.folder / entry.file
+        check_file(path, entry.sha256)
+        return read_index(path)
 
     def with_index(
         self, index: Index, source: Mapping[str, str], backbone: Mapping[str, Any]
@@ -97,23 +106,28 @@ class Writer:
             )
         self.commit(manifest)
 
-    def check_space(self, size: int) -> None:
-        """Refuse what would not fit on the disk.
 
-        Args:
-            size: bytes that are to be written.
+def check_space(
+    folder: Path, size: int, otherwise: str = "choose another place with --out"
+) -> None:
+    """Refuse what would not fit on the disk.
 
-        Raises:
-            DiskSpaceError: says how much is needed and how much is free.
-        """
-        with naming(self.folder):
-            free = shutil.disk_usage(self.folder).free
-        needed = size + _SPARE_BYTES
-        if needed > free:
-            raise DiskSpaceError(
-                f"{self.folder}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; "
-                "free some space, or choose another place with --out"
-            )
+    Args:
+        folder: where it is to be written.
+        size: bytes that are to be written.
+        otherwise: what one could do instead of freeing some space.
+
+    Raises:
+        DiskSpaceError: says how much is needed and how much is free.
+    """
+    with naming(folder):
+        free = shutil.disk_usage(folder).free
+    needed = size + _SPARE_BYTES
+    if needed > free:
+        raise DiskSpaceError(
+            f"{folder}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; "
+            f"free some space, or {otherwise}"
+        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from featcache.backbones.registry import Backbone
 from featcache.errors import PictureError
@@ -95,13 +96,74 @@ class InterruptedRunError(Exception):
     """Stands for the end of a run."""
 
 
+WHITE = 1e36
+
+
+class Door(nn.Module):
+    """Passes pictures on, white ones so bright that they overflow further up; counts batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches, self.fail_at = 0, -1
+        self.failure = RuntimeError
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.batches += 1
+        if self.batches == self.fail_at:
+            raise self.failure
+        white = pixels.amin(dim=(1, 2, 3), keepdim=True) >= 1
+        return torch.where(white, torch.full_like(pixels, WHITE), pixels)
+
+
+class Block(nn.Module):
+    """A residual block that scales what passes by."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.conv = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x + 1e-3 * self.conv(x)
+
+
+class Blocks(nn.Module):
+    """Units `low`, `middle` and `high`; only above `middle` does a white picture overflow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.door = Door()
+            self.low, self.middle, self.high = Block(1), Block(0.5), Block(1e4)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.high(self.middle(self.low(self.door(pixels)))).flatten(1)[:, :6]
+
+    @property
+    def batches(self) -> int:
+        return self.door.batches
+
+    @batches.setter
+    def batches(self, count: int) -> None:
+        self.door.batches = count
+
+    @property
+    def fail_at(self) -> int:
+        return self.door.fail_at
+
+    @fail_at.setter
+    def fail_at(self, batch: int) -> None:
+        self.door.fail_at = batch
+
+
 @dataclass
 class Lab:
     """A source, a network and a cache, to be run as often as one likes."""
 
     folder: Path
     source: MemorySource
-    stem: Pairs
+    stem: Pairs | Blocks
     weights: str = "f" * 64
 
     Interrupted = InterruptedRunError
@@ -190,3 +252,16 @@ def make_lab(tmp_path: Path) -> Callable[..., Lab]:
         return Lab(tmp_path / f"cache{made}", MemorySource(pictures, **options), Pairs())
 
     return make
+
+
+@pytest.fixture
+def make(make_lab: Callable[..., Lab]) -> Callable[..., Lab]:
+    """Makes labs whose network has units."""
+
+    def made(pictures: dict[str, int | bytes] | range, **options: Any) -> Lab:
+        lab = make_lab(pictures, **options)
+        lab.stem = Blocks().eval()
+        lab.stem.door.failure = lab.Interrupted
+        return lab
+
+    return made

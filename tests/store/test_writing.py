@@ -19,6 +19,7 @@ from featcache.errors import CacheBusyError, CacheMismatchError, DiskSpaceError,
 from featcache.recipe import Preprocessing
 from featcache.store.cache import Cache
 from featcache.store.upkeep import prune_files, verify_files
+from featcache.store.writing import check_space
 
 HOLD = (
     "import sys, time; from pathlib import Path; from featcache.store.locks import locked\n"
@@ -140,9 +141,9 @@ def test_what_does_not_fit_is_refused_before_it_is_written(
     usage = namedtuple("usage", "total used free")(10**12, 0, 10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with hold() as writer:
-        writer.check_space(100_000 * 8192)
+        check_space(writer.folder, 100_000 * 8192)
         with pytest.raises(DiskSpaceError, match=r"1\.31 GB are needed, 1\.00 GB are free.*--out"):
-            writer.check_space(152_000 * 8192)
+            check_space(writer.folder, 152_000 * 8192)
 
 
 def test_another_recipe_is_refused_and_the_fields_are_named(cache_folder: Path, make, hold) -> None:
