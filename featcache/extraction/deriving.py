@@ -26,7 +26,7 @@ from featcache.errors import CacheIncompleteError, EngineError
 from featcache.extraction import passes
 from featcache.extraction.agreement import refuse_disagreement, what_changed
 from featcache.extraction.jobs import DEFAULT_BATCH, Progress
-from featcache.extraction.kept import outputs_of
+from featcache.extraction.kept import outputs_of, traced_of
 from featcache.extraction.pipeline import Slot, Unusable
 from featcache.extraction.scanning import Places
 from featcache.extraction.shards import ExtractedShard, extract_shard
@@ -67,7 +67,6 @@ def derived(parent: Stream, cut: str) -> Stream:
 def derive(
     folder: Path,
     backbone: Backbone,
-    traced: Traced,
     streams: Sequence[Stream],
     means: Means = Means(),
     progress: Progress | None = None,
@@ -77,7 +76,6 @@ def derive(
     Args:
         folder: the cache.
         backbone: its network.
-        traced: the same, as a graph.
         streams: what is to be there; see `derived`.
         means: how.
         progress: called with ("derive", done, total).
@@ -93,7 +91,7 @@ def derive(
     started = time.perf_counter()
     manifest = manifests.load(folder)
     with writing(folder, backbone.recipe(), manifest.backbone, manifest.source) as writer:
-        deriving = Deriving(writer, traced, streams, means, progress)
+        deriving = Deriving(writer, traced_of(backbone), streams, means, progress)
         deriving.run()
         seconds = round(time.perf_counter() - started, 3)
         journal.note(folder, "derive", seconds=seconds, computed=deriving.computed)

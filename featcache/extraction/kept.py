@@ -12,6 +12,7 @@ from functools import cached_property
 from torch import nn
 
 from featcache.backbones.pooling import pool_of, pooled_shape, pooled_stem
+from featcache.backbones.registry import Backbone
 from featcache.backbones.tracing import Traced, trace
 from featcache.backbones.units import list_units
 from featcache.errors import BackboneError
@@ -80,11 +81,19 @@ class Kept:
 
     @cached_property
     def _traced(self) -> Traced:
-        backbone = self._job.backbone
-        try:
-            return trace(backbone.stem, backbone.preprocessing.size)
-        except BackboneError as error:
-            raise BackboneError(f"{backbone.name}: {error}") from error
+        return traced_of(self._job.backbone)
+
+
+def traced_of(backbone: Backbone) -> Traced:
+    """A network as a graph.
+
+    Raises:
+        BackboneError: it cannot be traced; names it.
+    """
+    try:
+        return trace(backbone.stem, backbone.preprocessing.size)
+    except BackboneError as error:
+        raise BackboneError(f"{backbone.name}: {error}") from error
 
 
 def outputs_of(streams: Iterable[Stream]) -> list[Output]:
