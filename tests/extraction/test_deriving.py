@@ -30,19 +30,19 @@ SMALL = Means(batch_size=2, shard_rows=4)
 VIEWS = views_of("standard", 3)
 
 
-def streams_of(lab, cuts=("middle",), parent: str = "low", views=(View(),)):
+def streams_of(lab, cuts=("middle",), parent: str = "low", views=VIEWS[:1]):
     """Streams at cuts, derived from the unpooled one of another cut."""
     cache = Cache(lab.folder)
     parents = [cache.stream(parent, view, "none").entry.stream for view in views]
     return [derived(stream, cut) for stream in parents for cut in cuts]
 
 
-def derive_all(lab, cuts=("middle",), parent: str = "low", views=(View(),), progress=None) -> int:
+def derive_all(lab, cuts=("middle",), parent: str = "low", views=VIEWS[:1], progress=None) -> int:
     streams = streams_of(lab, cuts, parent, views)
     return derive(lab.folder, lab.backbone, streams, SMALL, progress)
 
 
-def reader_of(lab, cut: str, view: View = View(), parent: str = "low") -> StreamReader:
+def reader_of(lab, cut: str, view: View = VIEWS[0], parent: str = "low") -> StreamReader:
     """The stream derived for a cut."""
     cache = Cache(lab.folder)
     return cache.reader(derived(cache.stream(parent, view, "none").entry.stream, cut).key)
@@ -61,7 +61,7 @@ def shards_of(lab, cut: str) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in (lab.folder / "shards" / key[:16]).iterdir()}
 
 
-def assert_right(lab, cut: str, view: View = View()) -> None:
+def assert_right(lab, cut: str, view: View = VIEWS[0]) -> None:
     """Rows are what the units in between give for the parent's, one picture at a time."""
     parent = rows_by_path(lab, Cache(lab.folder).stream("low", view, "none"))
     found = rows_by_path(lab, reader_of(lab, cut, view))
@@ -177,9 +177,7 @@ def interrupted(lab, batch: int, **options) -> bool:
     return False
 
 
-@given(
-    st.lists(st.integers(1, 14), max_size=6), st.sampled_from([("middle",), ("middle", "high")])
-)
+@given(st.lists(st.integers(1, 14), max_size=6), st.sampled_from([("middle",), ("middle", "high")]))
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,10 @@ from typer.testing import CliRunner
 
 from featcache import api
 from featcache.api.requests import ExtractRequest
+from featcache.backbones.registry import load_backbone
+from featcache.extraction.deriving import Means, derive, derived
+from featcache.recipe import Stream
+from featcache.store.cache import Cache
 from featcache.store.upkeep import verify_files
 from featcache_cli.app import app
 
@@ -27,6 +32,7 @@ KILLS = 20
 KILLS_WITH_MORE = 5
 PICTURES, SHARD_ROWS = 360, 4
 SHARDS = PICTURES // SHARD_ROWS
+DERIVED = 252
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
@@ -120,6 +126,46 @@ def test_killed_again_and_again_the_cache_is_byte_for_byte_the_uninterrupted_one
     assert committed_shards(whole) == SHARDS
     assert compared_files(cache) == compared_files(whole)
     assert verify_files(cache)[2] == []
+
+
+def test_killed_again_and_again_a_derivation_is_byte_for_byte_the_uninterrupted_one(
+    tmp_path: Path, jpegs, light
+) -> None:
+    data = copies(tmp_path / "pictures", jpegs, DERIVED)
+    cache, whole = tmp_path / "killed", tmp_path / "whole"
+    api.extract(data, out=cache, cuts=("layer1.0",), pooling="none", **light)
+    shutil.copytree(cache, whole)
+    parent = Cache(cache).stream("layer1.0").entry.stream
+    streams = [derived(parent, cut) for cut in ("layer2.0", "layer3.0")]
+    options = {"weights": light["weights"], "image_size": light["image_size"]}
+    backbone = load_backbone(light["backbone"], **options)
+    means = Means(batch_size=SHARD_ROWS, shard_rows=SHARD_ROWS)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["featcache.extraction.deriving"])
+    instants, reached = random.Random(0), []
+    for kill in range(KILLS_WITH_MORE):
+        process = processes.Process(target=derive, args=(cache, backbone, streams, means))
+        process.start()
+        goal = max(shards_of(cache, streams[1]), kill * DERIVED // SHARD_ROWS // 8) + 1
+        wait_until(lambda goal=goal: shards_of(cache, streams[1]) >= goal, process.is_alive)
+        time.sleep(instants.uniform(0, 0.02))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        reached.append(shards_of(cache, streams[1]))
+    assert reached == sorted(set(reached)), "each attempt got further"
+    assert reached[-1] < DERIVED // SHARD_ROWS
+    rest = derive(cache, backbone, streams, means)
+    assert rest == 2 * (DERIVED - SHARD_ROWS * reached[-1])
+    assert derive(whole, backbone, streams, means) == 2 * DERIVED
+    assert compared_files(cache) == compared_files(whole)
+    assert verify_files(cache)[2] == []
+
+
+def shards_of(cache: Path, stream: Stream) -> int:
+    """How many shards of a stream are committed."""
+    entry = Cache(cache).manifest.streams.get(stream.key)
+    return len(entry.shards) if entry else 0
 
 
 def test_control_c_keeps_what_was_finished_and_the_next_run_says_so(
