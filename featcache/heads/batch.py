@@ -138,13 +138,12 @@ class Batch:
     def balance(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient (B, K) and Hessian (B, K, K) of the mean loss in the bias, at logits Z."""
         B, K = Z.shape[:2]
-        gradient, hessian = self.weights.new_zeros(B, K), self.weights.new_zeros(B, K, K)
+        means, hessian = self.weights.new_zeros(B, K), self.weights.new_zeros(B, K, K)
         for rows in self.blocks():
-            a, at = self.weights[:, rows], Z[..., rows].double()
-            R = self.kernel.residuals(at, self.targets.at(rows)).R
-            gradient += (R @ a[..., None])[..., 0]
-            hessian += self.kernel.bending(at, a)
-        return gradient, hessian
+            some = self.kernel.bending(Z[..., rows].double(), self.weights[:, rows])
+            means += some[0]
+            hessian += some[1]
+        return means - self.targets_sum[..., -1], hessian
 
     def along(self, Z: Tensor, changes: Sequence[Tensor], rates: Tensor) -> tuple[Tensor, Tensor]:
         """Slopes (B, d) and curvatures (B, d, d) of the mean loss along d changes of the logits.

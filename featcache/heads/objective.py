@@ -131,8 +131,11 @@ class Kernel(Protocol):
         """Means (d, B, n) and covariances (d, d, B, n) under P of d changes of the logits."""
         ...
 
-    def bending(self, Z: Tensor, a: Tensor) -> Tensor:
-        """(B, K, K) Hessian of the mean loss in the bias, for weights a (B, n)."""
+    def bending(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (B, K) of P, and the Hessian (B, K, K) of the mean loss in the bias.
+
+        For weights a (B, n); the gradient in the bias is the means less those of Y.
+        """
         ...
 
     def correction(self, excess: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,16 +174,17 @@ class Softmax:
         products = [torch.stack([(PD * D).sum(dim=1) for D in changes]) for PD in weighted]
         return means, torch.stack(products) - means[:, None] * means[None]
 
-    def bending(self, Z: Tensor, a: Tensor) -> Tensor:
-        """(B, K, K) sum_i a_i (diag(p_i) - p_i p_i'), its diagonal minus the sum of the others.
+    def bending(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Means of P, and sum_i a_i (diag(p_i) - p_i p_i'), its diagonal minus the others' sum.
 
-        By float32 products: a Newton step need not know it better.
+        The Hessian is by float32 products: a Newton step need not know it better.
         """
         P = torch.softmax(Z, dim=1)
-        H = -((P * a[:, None]).float() @ P.float().mT).double()
+        means = (P @ a[..., None])[..., 0]
+        H = -(P.float().mul_(a[:, None]) @ P.float().mT).double()
         H.diagonal(dim1=1, dim2=2).zero_()
         H.diagonal(dim1=1, dim2=2).sub_(H.sum(dim=2))
-        return H
+        return means, H
 
     def correction(self, excess: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """T (B, 1) and r (B, K) of the dual point, from s - c and c (see `certificate`)."""
@@ -221,10 +225,10 @@ class Logistic:
         p, q = torch.sigmoid(Z[:, 0]), torch.sigmoid(-Z[:, 0])
         return p * D, p * q * D[:, None] * D[None]
 
-    def bending(self, Z: Tensor, a: Tensor) -> Tensor:
-        """(B, 1, 1) sum_i a_i p_i (1 - p_i)."""
-        spread = torch.sigmoid(Z) * torch.sigmoid(-Z)
-        return (spread * a[:, None]).sum(dim=2, keepdim=True)
+    def bending(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (B, 1) of p, and (B, 1, 1) sum_i a_i p_i (1 - p_i)."""
+        p, weights = torch.sigmoid(Z), a[..., None]
+        return (p @ weights)[..., 0], (p * torch.sigmoid(-Z)) @ weights
 
     def correction(self, excess: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """T (B, 1) and r (B, K) of the dual point, from s - c and c (see `certificate`)."""
