@@ -73,6 +73,9 @@ def _render_contents(result: Any) -> None:
             "; ".join(s.computed_by),
         )
     show(streams)
+    for parent in dict.fromkeys(s.parent for s in result.streams if s.parent):
+        cuts = dict.fromkeys(s.cut for s in result.streams if s.parent == parent)
+        line(f"derived from the activations at {parent}, not from pixels: {', '.join(cuts)}")
     for skip in result.skipped[:_MANY]:
         line(f"skipped: {printable(skip.path)}: {printable(skip.reason)}")
     if result.results:
@@ -80,9 +83,9 @@ def _render_contents(result: Any) -> None:
 
 
 def _kept(stream: Any) -> str:
-    """The cut, how it is pooled, and the cut that it was derived from."""
+    """The cut, and how it is pooled or that it is derived."""
     if stream.parent:
-        return f"{stream.cut}, derived from {stream.parent}"
+        return f"{stream.cut} (derived)"
     return stream.cut if stream.pooling == "none" else f"{stream.cut} ({stream.pooling})"
 
 

@@ -6,6 +6,7 @@
     jobs       what is asked
     computing  plan, compute, commit; an open plan first
     running    one extraction from start to end
+    deriving   activations at a cut from cached ones of a deeper cut, without the pictures
     agreement  a few rows computed again before a cache is extended by other versions
 
 A picture is decoded once an extraction; a label never enters a shard.

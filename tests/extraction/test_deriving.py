@@ -99,6 +99,18 @@ def test_no_picture_is_read_and_nothing_below_the_parents_cut_is_run(make) -> No
     assert len(lab.source.reads) == reads
 
 
+def test_no_more_of_the_parent_is_read_at_a_time_than_a_batch_and_each_row_once(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make(range(23))
+    lab.run(cuts=("low",), pooling="none")
+    read, sizes = StreamReader.read, []
+    monkeypatch.setattr(StreamReader, "read", lambda r, at: sizes.append(len(at)) or read(r, at))
+    assert derive_all(lab, ("middle", "high")) == 46
+    assert max(sizes) == SMALL.batch_size
+    assert sum(sizes) == 23
+
+
 def test_several_cuts_of_one_parent_are_those_of_a_derivation_each(make) -> None:
     together, alone = make(range(9)), make(range(9))
     for lab in (together, alone):
