@@ -300,7 +300,8 @@ class DepthScore:
     """The last `depth` units and the head, trained, on rows that were held out.
 
     Attributes:
-        depth: units that train; 0 is the probe. cut: what is cached and trained from.
+        depth: units that train; 0 is the probe. cut: what is trained from: cached activations, or
+            "pixels"; "scratch" where the whole network starts from random weights.
         accuracy, ci95, mean_per_class, log_loss: as in `Estimate`.
         train_accuracy: on the rows it was trained on; overfitting: how much higher that is.
         params_total, params_trainable, params_frozen: numbers in the network and its head.
@@ -374,6 +375,8 @@ class ProbeResult(Record):
         tta: with random crops beside the plain view.
         unfreeze: by depth, shallowest first. recommended_depth: the shallowest that is as good as
             the best; None where undecided or not asked for.
+        scratch: the whole network trained from random weights instead, for comparison; no part of
+            the advice. None where not asked for.
         advice: what to do next, in a sentence. data_sizes: the sweep by number of pictures.
         saved: the classifier's file, if one was asked for.
         result: identity of the findings kept in the cache; None if it could not be written.
@@ -409,6 +412,7 @@ class ProbeResult(Record):
     tta: Tta | None = None
     unfreeze: tuple[DepthScore, ...] = ()
     recommended_depth: int | None = None
+    scratch: DepthScore | None = None
     advice: str = ""
     data_sizes: tuple[DataSize, ...] = ()
     saved: str | None = None

@@ -22,7 +22,7 @@ from featcache.extraction.pipeline import Slot
 from featcache.heads.linear import LinearHead
 from featcache.images.sources import source_from_locator
 from featcache.probing import LabelledRows, Probed, ProbeSpec
-from featcache.recipe import Stream, sha256_json
+from featcache.recipe import PENULTIMATE, Stream, sha256_json
 from featcache.results import ProbeResult
 from featcache.store import journal
 from featcache.store.cache import Cache
@@ -60,6 +60,8 @@ def question_of(cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: Labe
     }
     if request.unfreeze is not None:
         asked = {"depths": request.unfreeze, "folds": request.folds, "margin": request.margin}
+        if request.training.live:
+            asked |= {"augment": request.augment, "augment_seed": request.augment_seed}
         question["unfreeze"] = asked | asdict(request.training)
     if request.tta is not None:
         question["tta"] = request.tta
@@ -139,7 +141,7 @@ def save_tuned(
     """Write a classifier with a tuned tail, checked in the same way."""
     if rung.tail is None:
         raise ProbeError("depth 0 has no tuned tail; it is saved as a probe is")
-    model = model_of(rung.tail, fit.head, tuned=fit.tensors)
+    model = model_of(rung.tail, fit.head, tuned=fit.tensors, stem=rung.stem)
     score = next(score for score in result.unfreeze if score.depth == rung.depth)
     content = replace(
         _content(
@@ -147,15 +149,23 @@ def save_tuned(
             request,
             data,
             fit.head,
-            cache.stream(rung.cut, pooling="none").entry.stream,
+            _trained_from(cache, rung),
             {"estimate": asdict(score), "result": result.result},
         ),
         tail=tuned_tensors(model.tail, backbone),
     )
     chosen = choose_rows(len(data))
     some = np.isin(np.arange(len(data)), chosen)
-    logits = logits_of(model, activations_of(cache, rung, data).examples(data, some))
+    (given,) = activations_of(cache, data, [rung], backbone.preprocessing)
+    logits = logits_of(model, given.examples(data, some))
     _save(cache, request, data, content, chosen, logits)
+
+
+def _trained_from(cache: Cache, rung: Rung) -> Stream:
+    """The stream of the cut; from pixels nothing was rounded below the feature, nor the feature."""
+    if rung.from_pixels:
+        return replace(cache.stream(PENULTIMATE).entry.stream, dtype="float32")
+    return cache.stream(rung.cut, pooling="none").entry.stream
 
 
 def _content(

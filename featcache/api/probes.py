@@ -113,7 +113,9 @@ def _spec(request: ProbeRequest) -> ProbeSpec:
 
 def _choice(request: ProbeRequest) -> ViewChoice:
     """The views that train: published protocols and neighbours know the plain one alone."""
-    choice = ViewChoice(request.views, request.augment, request.augment_seed)
+    live = request.unfreeze is not None and request.training.live  # then they are of other views
+    named = (None, None) if live else (request.augment, request.augment_seed)
+    choice = ViewChoice(request.views, *named)
     if request.protocol == DEFAULT and request.head != "knn":
         return choice
     if choice.given:

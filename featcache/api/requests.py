@@ -134,6 +134,11 @@ class TrainingOptions:
         progressive: start each depth from the shallower one.
         batchnorm_moves: BatchNorm of unfrozen units moves its statistics.
         data_sizes: repeat the sweep on so many training pictures; None stands for all.
+        live: train from pixels at every depth, with fresh views in each epoch, by the request's
+            `augment` ("standard" unless given) and `augment_seed`.
+        image_sizes: (side in pixels, epochs) in turn, instead of `epochs`, where pixels train; the
+            last side is the cache's, at which everything is judged.
+        compare_scratch: train the whole network from random weights too.
     """
 
     epochs: int = 12
@@ -155,6 +160,9 @@ class TrainingOptions:
     progressive: bool = True
     batchnorm_moves: bool = False
     data_sizes: tuple[int | None, ...] = ()
+    live: bool = False
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    compare_scratch: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +176,8 @@ class ProbeRequest:
         protocol: whose rules to follow; see docs/protocols.md.
         cut: the activations to probe; "all" adds a table of every cached cut with vectors.
         views: how many views of a picture train, the plain one included; None: all there are.
-        augment, augment_seed: of the others, where the cache has those of several.
+        augment, augment_seed: of the others, where the cache has those of several; where `training`
+            is live, of the views that are made for it.
         tta: "mean" or "max" also predicts from the crops that `extract` made with `tta`, and says
             what that gains.
         shots: pictures a class of few-shot heads; None stands for all of them.

@@ -29,8 +29,18 @@ def depth_scores(swept: Swept, data: LabelledRows) -> tuple[DepthScore, ...]:
     )
 
 
+def scratch_score(swept: Swept, data: LabelledRows) -> DepthScore | None:
+    """The network from random weights, beside depth 0; None where it was not asked for."""
+    if swept.scratch is None:
+        return None
+    right = np.stack([swept.depths[0].right, swept.scratch.right], axis=1)  # (S, 2, n)
+    (pair,) = against_first(right, data.groups[swept.judged])
+    against = Difference(pair.difference, pair.ci95, pair.p_value, pair.method, len(swept.judged))
+    return _score(swept.scratch, data, against, None)
+
+
 def _score(
-    found: DepthFound, data: LabelledRows, against: Difference | None, adjusted: float
+    found: DepthFound, data: LabelledRows, against: Difference | None, adjusted: float | None
 ) -> DepthScore:
     rung, first = found.rung, found.fits[0][0]
     head = first.head.coef.size + first.head.bias.size

@@ -9,9 +9,8 @@ from typing import Any
 from featcache.api.activations import ensure_cuts
 from featcache.api.probe_keeping import keep, question_of, save, save_tuned
 from featcache.api.requests import ProbeRequest, Progress
-from featcache.api.sweep_records import depth_scores, size_record
+from featcache.api.sweep_records import depth_scores, scratch_score, size_record
 from featcache.backbones.registry import Backbone, load_from_locator
-from featcache.backbones.units import list_units
 from featcache.classifier.joined import trusted_name
 from featcache.errors import ProbeError
 from featcache.probing import LabelledRows, Probed, ProbeSpec
@@ -22,7 +21,7 @@ from featcache.store.cache import Cache
 from featcache.store.steps import Steps
 from featcache.training.spec import TrainingSpec
 from featcache.unfreezing import SweepSpec, ladder, parse_depths, refit, sweep, sweep_sizes
-from featcache.unfreezing.depths import traced_of
+from featcache.unfreezing.depths import units_of
 
 UNTRAINED_FACTOR = 10.0
 """Rate of an untrained head over that of the units, as is usual."""
@@ -35,6 +34,7 @@ def refuse_sweep(request: ProbeRequest) -> None:
         ProbeError: names the option to leave out.
     """
     if request.unfreeze is None:
+        _refuse_without_sweep(request)
         return
     beside = {
         f"--head {request.head}": request.head in ("ridge", "knn"),
@@ -45,6 +45,18 @@ def refuse_sweep(request: ProbeRequest) -> None:
     for option, given in beside.items():
         if given:
             raise ProbeError(f"--unfreeze starts from the solved default head; leave out {option}")
+
+
+def _refuse_without_sweep(request: ProbeRequest) -> None:
+    own = request.training
+    asked = {
+        "--live": own.live,
+        "--image-size": bool(own.image_sizes),
+        "--compare-scratch": own.compare_scratch,
+    }
+    for option, given in asked.items():
+        if given:
+            raise ProbeError(f"{option} is about training deeper layers; give --unfreeze too")
 
 
 def probe_depths(
@@ -60,7 +72,8 @@ def probe_depths(
     backbone = backbone_of(cache, request)
     asked = sweep_spec(request, spec, backbone)
     views = data.views.views if data.views else ()
-    cuts = [rung.cut for rung in ladder(backbone, asked.depths) if rung.depth]
+    rungs = ladder(backbone, asked.depths, live=asked.live)[1:]
+    cuts = [rung.cut for rung in rungs if not rung.from_pixels]
     cache = ensure_cuts(cache, cuts, views=views, backbone=backbone, progress=progress)
     question = question_of(cache, request, spec, data)
     steps = Steps(cache.folder, sha256_json([question, _keys(cache, cuts)])[:12])
@@ -70,6 +83,7 @@ def probe_depths(
     result = replace(
         result,
         unfreeze=depth_scores(found, data),
+        scratch=scratch_score(found, data),
         recommended_depth=_advised(found.recommendation.depth, asked.depths),
         advice=found.recommendation.reason,
         data_sizes=tuple(
@@ -106,7 +120,6 @@ def sweep_spec(request: ProbeRequest, spec: ProbeSpec, backbone: Backbone) -> Sw
     Raises:
         ProbeError, TrainingError: a value that cannot be asked for.
     """
-    names = [unit.name for unit in list_units(traced_of(backbone))]
     own, fields = request.training, asdict(request.training)
     training: dict[str, Any] = {
         name: fields[name]
@@ -115,8 +128,11 @@ def sweep_spec(request: ProbeRequest, spec: ProbeSpec, backbone: Backbone) -> Sw
             *("clip", "mixup", "cutmix", "patience", "batchnorm_moves"),
         )
     }
+    *smaller, last = own.image_sizes or ((None, own.epochs),)
+    _refuse_size(last[0], backbone)
+    training["epochs"] = last[1]
     return SweepSpec(
-        depths=parse_depths(request.unfreeze or "", names),
+        depths=parse_depths(request.unfreeze or "", units_of(backbone)),
         probe=spec,
         training=TrainingSpec(
             **training,
@@ -133,7 +149,22 @@ def sweep_spec(request: ProbeRequest, spec: ProbeSpec, backbone: Backbone) -> Sw
         solved_start=own.solved_start,
         progressive=own.progressive,
         margin=request.margin,
+        live=own.live,
+        policy=request.augment or "standard",
+        view_seed=request.augment_seed or 0,
+        smaller=tuple(smaller),
+        scratch=own.compare_scratch,
     )
+
+
+def _refuse_size(side: int | None, backbone: Backbone) -> None:
+    """Refuse a last size that is not the one at which everything is judged."""
+    size = backbone.preprocessing.size
+    if side is not None and (side, side) != size:
+        raise ProbeError(
+            f"--image-size ends with {side} pixels; the last size must be the cache's "
+            f"{size[0]} x {size[1]}, at which everything is judged, as in 128:2,{size[0]}:3"
+        )
 
 
 def _keys(cache: Cache, cuts: list[str]) -> list[str]:

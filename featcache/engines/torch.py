@@ -58,7 +58,7 @@ class TorchEngine:
         self.threads = threads or available_cores()
         self._device = device
         self._stem = stem.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
-        self._scale = _scale(preprocessing, device) if preprocessing else None
+        self._scale = means_and_deviations(preprocessing, device) if preprocessing else None
         self._settings = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -94,23 +94,27 @@ class TorchEngine:
             ) from error
 
     def _prepared(self, batch: torch.Tensor) -> torch.Tensor:
-        """What the stem takes.
-
-        (x / 255 - mean) / std in this order is what published transforms compute, bit for bit.
-        """
-        if self._scale is None:
-            return batch.float()
-        mean, std = self._scale
-        return batch.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+        """What the stem takes: normalised pixels, or activations as they are."""
+        return batch.float() if self._scale is None else normalised(batch, *self._scale)
 
 
-def _scale(preprocessing: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation, (1, 3, 1, 1) each."""
-    mean, std = (
+def means_and_deviations(
+    preprocessing: Preprocessing, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What pixels are normalised by, each (1, 3, 1, 1)."""
+    mean, deviation = (
         torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
         for values in (preprocessing.mean, preprocessing.std)
     )
-    return mean, std
+    return mean, deviation
+
+
+def normalised(pixels: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32, channels last in memory.
+
+    (x / 255 - mean) / std in this order is what published transforms compute, bit for bit.
+    """
+    return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ They are part of the training rows, so the choice is inside whatever is estimate
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from featcache.errors import TrainingError
@@ -43,6 +43,7 @@ def choose_rate(
     rates: Sequence[float] | None = None,
     units: Sequence[str] = (),
     progress: Progress | None = None,
+    before: Callable[[TunedModel, TrainingSpec], TunedModel] | None = None,
 ) -> ChosenRate:
     """Train once for each base rate and keep the lowest validation loss; the first of equals.
 
@@ -56,6 +57,7 @@ def choose_rate(
         rates: base rates; None takes `FACTORS` of the spec's.
         units: see `train`.
         progress: counts the steps of all.
+        before: what is trained first at each rate (on smaller pictures, say), from the model.
 
     Raises:
         TrainingError: no rate, or as `train`.
@@ -63,17 +65,11 @@ def choose_rate(
     grid = [spec.rate * factor for factor in FACTORS] if rates is None else list(rates)
     if not grid:
         raise TrainingError("no rate to choose from; give some")
-    runs = [
-        train(
-            model,
-            examples,
-            replace(spec, rate=rate),
-            validation=validation,
-            units=units,
-            progress=_among(progress, number, len(grid)),
-        )
-        for number, rate in enumerate(grid)
-    ]
+    runs = list[Trained]()
+    for number, rate in enumerate(grid):
+        at, told = replace(spec, rate=rate), _among(progress, number, len(grid))
+        start = before(model, at) if before else model
+        runs.append(train(start, examples, at, validation=validation, units=units, progress=told))
     losses = [_lowest(run) for run in runs]
     best = losses.index(min(losses))
     return ChosenRate(grid[best], runs[best], tuple(zip(grid, losses, strict=True)))

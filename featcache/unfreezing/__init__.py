@@ -2,7 +2,10 @@
 
 depths   which depths were asked for, and what each trains
 spec     everything that is asked of a sweep
-rows     where the activations of a cut lie, view by view
+rows     where the activations of a cut lie, view by view; or pixels, where nothing is cached
+pixels   pictures as rows that are decoded, augmented and normalised when they are asked for
+courses  what each depth trains on, at the recipe's size and before that at others
+scratch  the whole network from random weights, for comparison
 parts    what is held out: one split for all depths
 fitting  one depth on one part: from the solved head, at a rate that validation pictures choose
 sweeping all depths on all parts, resumed at the last one finished

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from featcache.backbones.registry import Backbone
-from featcache.backbones.tracing import Traced, trace
+from featcache.backbones.tracing import Traced, trace, uncut
 from featcache.backbones.units import list_units, split_at
 from featcache.errors import BackboneError, ProbeError
 from featcache.recipe import PENULTIMATE
@@ -37,6 +37,7 @@ class Rung:
             None at depth 0.
         units: names of those that train, from the top.
         trained: parameters of the tail; total: of the network without its last layer.
+        stem: pixels to the activations, where those are not cached (`live`); frozen.
     """
 
     depth: int
@@ -45,17 +46,28 @@ class Rung:
     units: tuple[str, ...]
     trained: int
     total: int
+    stem: nn.Module | None = None
+
+    @property
+    def from_pixels(self) -> bool:
+        """Whether it trains from pixels, not from what is cached."""
+        return self.stem is not None or self.cut == PIXELS
 
 
-def traced_of(backbone: Backbone) -> Traced:
-    """The network as a graph.
+def traced_of(backbone: Backbone, side: int | None = None) -> Traced:
+    """The network as a graph, for square pictures of a side in pixels, or those of its recipe.
 
     Raises:
-        BackboneError: it cannot be traced; depth 0 needs no trace.
+        BackboneError: it cannot be traced, or not at that size; depth 0 needs no trace.
     """
     try:
-        return trace(backbone.stem, backbone.preprocessing.size)
+        return trace(backbone.stem, (side, side) if side else backbone.preprocessing.size)
     except BackboneError as error:
+        if side:
+            raise BackboneError(
+                f"{backbone.name} takes no pictures of {side} x {side} pixels "
+                f"({error.__cause__ or error}); leave --image-size out, or take another network"
+            ) from error
         raise BackboneError(
             f"{backbone.name}: {error}; without a trace it can only be probed at depth 0"
         ) from error
@@ -101,32 +113,51 @@ def _numbers(part: str, units: Sequence[str]) -> range:
     return range(first, last + 1)
 
 
-def ladder(backbone: Backbone, depths: Sequence[int]) -> list[Rung]:
-    """What each depth trains.
+def units_of(backbone: Backbone) -> list[str]:
+    """Names of a network's units from the top; the depth of their number is the whole network.
 
     Raises:
         BackboneError: the network cannot be traced.
+    """
+    return [unit.name for unit in list_units(traced_of(backbone))]
+
+
+def ladder(
+    backbone: Backbone, depths: Sequence[int], *, live: bool = False, side: int | None = None
+) -> list[Rung]:
+    """What each depth trains.
+
+    Args:
+        backbone: the network.
+        depths: ascending, 0 among them.
+        live: from pixels, through the frozen stem.
+        side: of the pictures, instead of the recipe's.
+
+    Raises:
+        BackboneError: the network cannot be traced, or not at that size.
     """
     total = sum(p.numel() for p in backbone.stem.parameters())
     rungs = [Rung(0, PENULTIMATE, None, (), 0, total)]
     if max(depths) == 0:
         return rungs
-    traced = traced_of(backbone)
+    traced = traced_of(backbone, side)
     names = [unit.name for unit in list_units(traced)]
     for depth in depths:
         if depth:
-            tail, cut = _tail(traced, backbone, names, depth)
+            stem, tail, cut = _parts(traced, backbone, names, depth)
             trained = sum(p.numel() for p in tail.parameters())
-            rungs.append(Rung(depth, cut, tail, tuple(names[:depth]), trained, total))
+            below = stem if live else None
+            rungs.append(Rung(depth, cut, tail, tuple(names[:depth]), trained, total, below))
     return rungs
 
 
-def _tail(
+def _parts(
     traced: Traced, backbone: Backbone, names: Sequence[str], depth: int
-) -> tuple[nn.Module, str]:
+) -> tuple[nn.Module | None, nn.Module, str]:
+    """Stem (none below the whole network), tail, and the cut between them."""
     if depth == len(names):
-        return backbone.stem, PIXELS
-    tail = split_at(traced, names[depth]).tail
-    if tail is None:
+        return None, uncut(traced), PIXELS
+    split = split_at(traced, names[depth])
+    if split.tail is None:
         raise BackboneError(f"{backbone.name}: nothing stands above {names[depth]!r}")
-    return tail, names[depth]
+    return split.stem, split.tail, names[depth]

@@ -17,6 +17,7 @@ from featcache.probing import LabelledRows, ProbeSpec
 from featcache.probing.judging import predict
 from featcache.probing.solving import Solving
 from featcache.training.examples import Examples
+from featcache.training.guard import layers_with_statistics
 from featcache.training.model import (
     TunedModel,
     head_of,
@@ -26,10 +27,9 @@ from featcache.training.model import (
 )
 from featcache.training.rates import choose_rate
 from featcache.training.spec import TrainingSpec
-from featcache.training.trainer import Trained, TrainingStatus, logits_of
-from featcache.unfreezing.depths import Rung
+from featcache.training.trainer import Trained, TrainingStatus, logits_of, train
+from featcache.unfreezing.courses import Course, Stage
 from featcache.unfreezing.parts import Bools, Part
-from featcache.unfreezing.rows import Activations
 from featcache.unfreezing.spec import SweepSpec
 
 Progress = Callable[[str, int, int], None]
@@ -110,21 +110,17 @@ class Tuning:
         if self._spec.progressive:
             self._head, self._tensors = fit.head, fit.tensors
 
-    def fit(
-        self, rung: Rung, activations: Activations, progress: Progress | None = None
-    ) -> DepthFit:
+    def fit(self, course: Course, progress: Progress | None = None) -> DepthFit:
         """Train a depth.
 
         Raises:
             TrainingError: the training cannot be carried out; it says why.
         """
-        if rung.tail is None:
-            raise ProbeError(f"depth {rung.depth} has nothing to train; it is solved")
         started = time.perf_counter()
-        data, part = self._data, self._part
-        model = model_of(rung.tail, self._head, tuned=self._tensors)
+        data, part, activations = self._data, self._part, course.given
+        model = _joined(course, self._head, self._tensors)
         fit, stop = (activations.examples(data, rows) for rows in (part.fit, part.stop))
-        rate, found = self._train(model, fit, stop, rung, progress)
+        rate, found = self._train(model, fit, stop, course, progress)
         tuned = found.model
         right = correct(self._probabilities(tuned, fit), fit.targets)
         judged = np.empty((0, len(data.classes)))
@@ -146,16 +142,39 @@ class Tuning:
         model: TunedModel,
         fit: Examples,
         stop: Examples,
-        rung: Rung,
+        course: Course,
         progress: Progress | None,
     ) -> tuple[float, Trained]:
         """The base rate, and the training at it."""
         spec = self._training()
-        rates = self._spec.rates or (spec.rate,)
+
+        def on_smaller(start: TunedModel, at: TrainingSpec) -> TunedModel:
+            for stage in course.smaller:
+                start = self._on(stage, start, at, progress)
+            return _joined(course, head_of(start), _carried(start))
+
         found = choose_rate(
-            model, fit, spec, validation=stop, rates=rates, units=rung.units, progress=progress
+            model,
+            fit,
+            spec,
+            validation=stop,
+            rates=self._spec.rates or (spec.rate,),
+            units=course.rung.units,
+            progress=progress,
+            before=on_smaller if course.smaller else None,
         )
         return found.rate, found.trained
+
+    def _on(
+        self, stage: Stage, start: TunedModel, at: TrainingSpec, progress: Progress | None
+    ) -> TunedModel:
+        """Trained on smaller pictures; none is judged there, and all epochs are run."""
+        model = _joined(stage, head_of(start), _carried(start))
+        fit, spec = (
+            stage.given.examples(self._data, self._part.fit),
+            replace(at, epochs=stage.epochs),
+        )
+        return train(model, fit, spec, units=stage.rung.units, progress=progress).model
 
     def _training(self) -> TrainingSpec:
         return replace(self._spec.training, seed=self._seed, temper=True)
@@ -164,3 +183,20 @@ class Tuning:
         spec = self._spec.training
         logits = logits_of(model, examples, batch_size=spec.batch_size, memory=spec.memory)
         return head_of(model).probabilities_of(logits)
+
+
+def _joined(at: Course | Stage, head: LinearHead, tensors: dict[str, Tensor]) -> TunedModel:
+    rung = at.rung
+    if rung.tail is None:
+        raise ProbeError(f"depth {rung.depth} has nothing to train; it is solved")
+    return model_of(rung.tail, head, tuned=tensors, stem=rung.stem)
+
+
+def _carried(model: TunedModel) -> dict[str, Tensor]:
+    """What is the network's at any size: parameters and statistics, not constants of a trace."""
+    own = dict(model.tail.named_parameters()).keys() | {
+        f"{layer}.{name}"
+        for layer, module in layers_with_statistics(model.tail)
+        for name, _ in module.named_buffers(recurse=False)
+    }
+    return {name: tensor for name, tensor in tuned_tensors(model).items() if name in own}

@@ -1,53 +1,79 @@
-"""Where the activations of a cut lie, for the pictures of a probe, view by view."""
+"""Where what a depth trains from lies, or how it is made, for the pictures of a probe."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache as cache_once
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import CacheMissingError
 from featcache.probing import LabelledRows
+from featcache.recipe import Preprocessing, View
 from featcache.store.cache import Cache, StreamReader
 from featcache.store.mapped import MappedRows, StackedRows
-from featcache.training.examples import Examples
-from featcache.unfreezing.depths import PIXELS, Rung
+from featcache.training.examples import Examples, Indexable
+from featcache.unfreezing.depths import Rung
+from featcache.unfreezing.pixels import pixels_of
 
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """Activations of n pictures at a cut.
+    """Activations of n pictures at a cut, or their pixels.
 
     Attributes:
-        rows: mapped, flat.
+        rows: mapped and flat, or made when they are asked for.
         positions: (n, V) rows of each picture's views, the plain one first; a picture that has no
             augmented views (one of the test split) stands there with its plain one.
         shape: of one activation. bytes: of all of them, as stored.
+        fresh: an epoch has views that no other has, so that keeping them would be in vain.
     """
 
-    rows: MappedRows | StackedRows
+    rows: Indexable
     positions: npt.NDArray[np.int64]
     shape: tuple[int, ...]
     bytes: int
+    fresh: bool = False
 
     def examples(self, data: LabelledRows, pictures: npt.NDArray[np.bool_]) -> Examples:
         """Some pictures (n,) bool, to be trained on or judged."""
-        targets = data.targets[pictures]
-        return Examples(self.rows, self.positions[pictures], targets, shape=self.shape)
+        at, targets = self.positions[pictures], data.targets[pictures]
+        return Examples(self.rows, at, targets, shape=self.shape, made=self.fresh)
 
 
-def activations_of(cache: Cache, rung: Rung, data: LabelledRows) -> Activations:
-    """Those that a depth trains from.
+def activations_of(
+    cache: Cache,
+    data: LabelledRows,
+    rungs: Sequence[Rung],
+    preprocessing: Preprocessing,
+    fresh: tuple[View, ...] = (),
+) -> list[Activations]:
+    """What some depths train from.
+
+    Args:
+        cache: of the pictures.
+        data: the pictures.
+        rungs: the depths, above 0.
+        preprocessing: of pixels, where they train from those.
+        fresh: views of pixels, the plain one first; none: those that the heads train on too.
 
     Raises:
-        CacheMissingError, CacheIncompleteError: they were not, or not all, computed.
+        CacheMissingError, CacheIncompleteError: activations were not, or not all, computed.
+        SourceMissingError: pixels are needed, and their source is gone.
     """
-    if rung.cut == PIXELS:
-        raise CacheMissingError(
-            f"depth {rung.depth} trains the whole network, for which nothing is cached; give a "
-            "smaller depth"
-        )
+
+    @cache_once
+    def pixels() -> Activations:
+        views = fresh or (View(), *(data.views.views if data.views else ()))
+        rows = pixels_of(cache, data, preprocessing, views)
+        return Activations(rows, rows.positions, rows.shape[1:], 0, fresh=bool(fresh))
+
+    return [pixels() if rung.from_pixels else _cached(cache, rung, data) for rung in rungs]
+
+
+def _cached(cache: Cache, rung: Rung, data: LabelledRows) -> Activations:
     plain = cache.stream(rung.cut, pooling="none")
     hashes = cache.index.hashes[data.rows]
     plain_at = plain.positions(hashes)

@@ -27,6 +27,11 @@ class SweepSpec:
         solved_start: start from the solved head; else from an untrained one.
         progressive: start each depth from the shallower one that was trained before it.
         margin: accuracy one gives away for a shallower depth.
+        live: train from pixels at every depth, with fresh views of a policy in each epoch, drawn by
+            `view_seed`; what is judged is the plain view.
+        smaller: (side in pixels, epochs) of pictures that train before those of the recipe's size,
+            from pixels.
+        scratch: train the whole network from random weights too.
 
     Raises:
         ProbeError: a value that cannot be asked for.
@@ -43,6 +48,11 @@ class SweepSpec:
     solved_start: bool = True
     progressive: bool = True
     margin: float = 0.01
+    live: bool = False
+    policy: str = "standard"
+    view_seed: int = 0
+    smaller: tuple[tuple[int, int], ...] = ()
+    scratch: bool = False
 
     def __post_init__(self) -> None:
         ascending = tuple(sorted({0, *self.depths}))
@@ -59,6 +69,10 @@ class SweepSpec:
                 f"rates {self.rates}: give numbers between 0 and 1, such as 1e-3",
             ),
             (not 0 < self.margin < 1, f"margin {self.margin}: give a number between 0 and 1"),
+            (
+                any(side < 1 or epochs < 1 for side, epochs in self.smaller),
+                f"sizes {self.smaller}: give sides and epochs from 1",
+            ),
         ]
         for wrong, message in problems:
             if wrong:

@@ -18,6 +18,7 @@ from featcache.heads.linear import LinearHead
 from featcache.probing import LabelledRows
 from featcache.store.cache import Cache
 from featcache.store.steps import Steps
+from featcache.unfreezing.courses import Course, courses_of
 from featcache.unfreezing.depths import Rung, ladder
 from featcache.unfreezing.fitting import (
     DepthFit,
@@ -27,7 +28,7 @@ from featcache.unfreezing.fitting import (
     starting_head,
 )
 from featcache.unfreezing.parts import Part, Split, restricted, split_of, whole_of
-from featcache.unfreezing.rows import Activations, activations_of
+from featcache.unfreezing.scratch import SCRATCH, scratch_course, scratch_rung, scratch_spec
 from featcache.unfreezing.spec import SweepSpec
 
 _TENSOR = "tail."
@@ -72,6 +73,7 @@ class Swept:
         split: what was held out; judged: (n,) int64 rows of it, in the order of `right`.
         recommendation: by the margin rule.
         warnings: what a person should know.
+        scratch: the whole network from random weights, if asked for; no part of the advice.
     """
 
     depths: tuple[DepthFound, ...]
@@ -79,6 +81,7 @@ class Swept:
     judged: npt.NDArray[np.int64]
     recommendation: Recommendation
     warnings: tuple[str, ...]
+    scratch: DepthFound | None = None
 
 
 def sweep(
@@ -103,7 +106,13 @@ def sweep(
         CacheMissingError, CacheIncompleteError: activations are not there.
         ProbeError, TrainingError: the pictures do not allow it.
     """
-    return _sweeping(cache, data, backbone, spec, steps, progress).run(split_of(data, spec))
+    split = split_of(data, spec)
+    sweeping = _sweeping(cache, data, backbone, spec, steps, progress)
+    found = sweeping.run(split)
+    if not spec.scratch:
+        return found
+    scratch = sweeping.from_scratch(cache, backbone, split, found.judged)
+    return replace(found, scratch=scratch, warnings=(*found.warnings, *_warnings((scratch,))))
 
 
 def sweep_sizes(
@@ -167,8 +176,9 @@ def _sweeping(
     steps: Steps | None,
     progress: Progress | None,
 ) -> _Sweeping:
-    rungs = ladder(backbone, spec.depths)
-    kept = {rung.depth: activations_of(cache, rung, data) for rung in rungs if rung.depth}
+    courses = courses_of(cache, data, backbone, spec)
+    rungs = [ladder(backbone, (0,))[0], *(course.rung for course in courses)]
+    kept = {course.rung.depth: course for course in courses}
     return _Sweeping(data, spec, rungs, kept, steps, progress)
 
 
@@ -180,7 +190,7 @@ class _Sweeping:
         data: LabelledRows,
         spec: SweepSpec,
         rungs: list[Rung],
-        kept: dict[int, Activations],
+        kept: dict[int, Course],
         steps: Steps | None,
         progress: Progress | None,
     ) -> None:
@@ -194,7 +204,7 @@ class _Sweeping:
             for depth, fits in self.fits(number, part, prefix).items():
                 found[depth].append(tuple(fits))
         judged = np.concatenate([np.flatnonzero(part.judged) for part in split.parts])
-        depths = tuple(self._found(rung, tuple(found[rung.depth]), judged) for rung in self._rungs)
+        depths = tuple(self._depth(rung, tuple(found[rung.depth]), judged) for rung in self._rungs)
         right = np.stack([depth.right for depth in depths], axis=1)
         names = [f"depth {rung.depth}" for rung in self._rungs]
         groups = self._data.groups[judged]
@@ -220,13 +230,36 @@ class _Sweeping:
         return found
 
     def _fitted(self, tuning: Tuning, rung: Rung) -> Callable[[], DepthFit]:
-        return lambda: tuning.fit(rung, self._kept[rung.depth], self._told(rung))
+        return lambda: tuning.fit(self._kept[rung.depth], self._told(f"depth {rung.depth}"))
 
-    def _told(self, rung: Rung) -> Progress | None:
+    def from_scratch(
+        self, cache: Cache, backbone: Backbone, split: Split, judged: npt.NDArray[np.int64]
+    ) -> DepthFound:
+        """The whole network trained from random weights, on the same parts."""
+        seeds = range(self._spec.seeds)
+
+        def fitted(part: Part, seed: int) -> Callable[[], DepthFit]:
+            spec = scratch_spec(self._spec, backbone, seed)
+            own = spec.training.seed
+
+            def fit() -> DepthFit:
+                course = scratch_course(cache, self._data, backbone, spec)
+                head = starting_head(self._data, part, spec)
+                return Tuning(self._data, part, spec, own, head).fit(course, self._told("scratch"))
+
+            return fit
+
+        fits = tuple(
+            tuple(self._step(f"{number}-scratch-{seed}", fitted(part, seed)) for seed in seeds)
+            for number, part in enumerate(split.parts)
+        )
+        return self._found(scratch_rung(backbone), fits, judged, 0)
+
+    def _told(self, stage: str) -> Progress | None:
         progress = self._progress
         if progress is None:
             return None
-        return lambda _, done, total: progress(f"depth {rung.depth}", done, total)
+        return lambda _, done, total: progress(stage, done, total)
 
     def _step(self, name: str, fit: Callable[[], DepthFit]) -> DepthFit:
         """A step that was finished before, or now."""
@@ -238,8 +271,18 @@ class _Sweeping:
             self._steps.write(name, *_written(made))
         return made
 
-    def _found(
+    def _depth(
         self, rung: Rung, fits: tuple[tuple[DepthFit, ...], ...], judged: npt.NDArray[np.int64]
+    ) -> DepthFound:
+        kept = self._kept[rung.depth].given.bytes if rung.depth else self._data.features.nbytes
+        return self._found(rung, fits, judged, kept)
+
+    def _found(
+        self,
+        rung: Rung,
+        fits: tuple[tuple[DepthFit, ...], ...],
+        judged: npt.NDArray[np.int64],
+        size: int,
     ) -> DepthFound:
         targets = self._data.targets[judged]
         seeds = len(fits[0])
@@ -251,7 +294,6 @@ class _Sweeping:
         interval = accuracy_interval(right.mean(axis=0), self._data.groups[judged])
         if seeds < self._spec.seeds:
             right = np.repeat(right, self._spec.seeds, axis=0)  # what is solved is always the same
-        size = self._kept[rung.depth].bytes if rung.depth else self._data.features.nbytes
         return DepthFound(rung, fits, scores, interval, right, size)
 
 
@@ -268,8 +310,9 @@ def _mean(scores: list[Scores]) -> Scores:
 def _warnings(depths: tuple[DepthFound, ...]) -> Iterator[str]:
     for depth in depths:
         if any(fit.diverged for fits in depth.fits for fit in fits):
+            name = SCRATCH if depth.rung.cut == SCRATCH else f"depth {depth.rung.depth}"
             yield (
-                f"depth {depth.rung.depth}: a training diverged and its best weights before that "
+                f"{name}: a training diverged and its best weights before that "
                 "were kept; give smaller rates"
             )
 
