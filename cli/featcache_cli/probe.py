@@ -99,6 +99,15 @@ def rates_of(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(f"{text!r}: give rates as 3e-4,1e-3") from error
 
 
+def sizes_of(text: str) -> tuple[tuple[int, int], ...]:
+    """`128:2,224:3` as pairs of a side and epochs."""
+    parts = [part.strip().partition(":") for part in text.split(",")]
+    numbers = [number for side, _, epochs in parts for number in (side, epochs)]
+    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise typer.BadParameter(f"{text!r}: give SIDE:EPOCHS in turn, as 128:2,224:3")
+    return tuple((int(side), int(epochs)) for side, _, epochs in parts)
+
+
 def views_of(text: str) -> int | str:
     """`all`, or a number from 1."""
     if text != "all" and not (text.isdecimal() and int(text) > 0):
@@ -142,7 +151,11 @@ def probe(
     ] = "all",
     augment: Annotated[
         str | None,
-        typer.Option(metavar="POLICY", help="Of the views, where the cache has several policies."),
+        typer.Option(
+            metavar="POLICY",
+            help="Of the views, where the cache has several policies; with --live, of those that "
+            "are made for it (standard unless given).",
+        ),
     ] = None,
     augment_seed: Annotated[
         int | None, typer.Option(min=0, help="Of the views, where the cache has several seeds.")
@@ -180,8 +193,8 @@ def probe(
         str | None,
         typer.Option(
             metavar="DEPTHS",
-            help="Also train the last units of the network: 0-3, 0,1,4, names of units, or all. "
-            "Their activations are made if they are not cached.",
+            help="Also train the last units of the network: 0-3, 0,1,4, names of units, or all "
+            "(the whole network, from pixels). Activations are made if they are not cached.",
             rich_help_panel=PANEL,
         ),
     ] = None,
@@ -246,6 +259,34 @@ def probe(
         typer.Option(
             "--batchnorm-moves",
             help="Statistics of unfrozen BatchNorm move with the pictures.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Train every depth from pixels, with fresh views in each epoch (--augment): slow, "
+            "since the frozen part runs again and again.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False,
+    image_size: Annotated[
+        Any,
+        typer.Option(
+            parser=sizes_of,
+            metavar="SIDE:EPOCHS,...",
+            help="Grow the pictures while pixels train (--live, or all), as 128:2,224:3; the last "
+            "side is the cache's. Takes the place of --epochs.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    compare_scratch: Annotated[
+        bool,
+        typer.Option(
+            "--compare-scratch",
+            help="Also train the whole network from random weights, to see what the pretrained "
+            "ones are worth.",
             rich_help_panel=PANEL,
         ),
     ] = False,
@@ -386,6 +427,9 @@ def probe(
                 label_smoothing=label_smoothing,
                 seeds=training_seeds,
                 data_sizes=data_sizes or (),
+                live=live,
+                image_sizes=image_size or (),
+                compare_scratch=compare_scratch,
             ),
             margin=margin,
             folds=cv,

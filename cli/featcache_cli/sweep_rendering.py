@@ -21,11 +21,11 @@ def _render_scores(result: Any) -> None:
         *(">log-loss", ">to 0", ">p"),
         title="\nby depth, on held-out pictures (* recommended)",
     )
-    for score in result.unfreeze:
+    for name, score in _named(result):
         against = score.against_depth_0
         scores.add_row(
-            str(score.depth),
-            _marked(percent(score.accuracy), marked=score.depth == result.recommended_depth),
+            name,
+            _marked(percent(score.accuracy), marked=name == str(result.recommended_depth)),
             f"{100 * score.ci95[0]:.1f} to {100 * score.ci95[1]:.1f}",
             percent(score.train_accuracy),
             percent(score.mean_per_class),
@@ -51,9 +51,9 @@ def _render_costs(result: Any) -> None:
         ),
         title="\nwhat it costs: numbers trained, seconds, and MB cached",
     )
-    for score in result.unfreeze:
+    for name, score in _named(result):
         costs.add_row(
-            str(score.depth),
+            name,
             printable(score.cut),
             _count(score.params_trainable),
             _count(score.params_frozen),
@@ -64,6 +64,12 @@ def _render_costs(result: Any) -> None:
             f"{score.bytes / 1e6:.1f}",
         )
     show(costs)
+
+
+def _named(result: Any) -> list[tuple[str, Any]]:
+    """Depths by number, and last the network from random weights, if it was asked for."""
+    rows = [(str(score.depth), score) for score in result.unfreeze]
+    return rows if result.scratch is None else [*rows, ("scratch", result.scratch)]
 
 
 def _render_sizes(result: Any) -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from featcache.backbones.registry import Backbone
@@ -60,16 +61,26 @@ def traced_of(backbone: Backbone, side: int | None = None) -> Traced:
     Raises:
         BackboneError: it cannot be traced, or not at that size; depth 0 needs no trace.
     """
+    if side is not None:
+        _refuse_size(backbone, side)
     try:
         return trace(backbone.stem, (side, side) if side else backbone.preprocessing.size)
     except BackboneError as error:
-        if side:
-            raise BackboneError(
-                f"{backbone.name} takes no pictures of {side} x {side} pixels "
-                f"({error.__cause__ or error}); leave --image-size out, or take another network"
-            ) from error
         raise BackboneError(
             f"{backbone.name}: {error}; without a trace it can only be probed at depth 0"
+        ) from error
+
+
+def _refuse_size(backbone: Backbone, side: int) -> None:
+    """Refuse a size that a network of fixed size, or of too many strides, cannot take."""
+    try:
+        with torch.no_grad():
+            backbone.stem(torch.zeros(1, 3, side, side))
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise BackboneError(
+            f"{backbone.name} takes no pictures of {side} x {side} pixels ({reason}); give other "
+            "sizes, leave --image-size out, or take another network"
         ) from error
 
 

@@ -101,6 +101,18 @@ def test_the_map_of_depth_by_pictures(capsys: Any, monkeypatch: pytest.MonkeyPat
     assert ["1258", "93.1%", "96.5%", "97.6%", "*98.3%", "depth", "2"] in rows
 
 
+def test_random_weights_stand_below_the_depths(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = replace(score(5, 0.4321), cut="scratch", adjusted_p=None)
+    lines = shown(capsys, monkeypatch, replace(SWEPT, scratch=scratch, recommended_depth=5))
+    assert max(map(len, lines[:-1])) <= 80
+    rows = [line.split() for line in lines]
+    below = [i + 1 for i, row in enumerate(rows) if row[:1] == ["5"]]
+    assert [rows[i][:2] for i in below] == [["scratch", "43.2%"], ["scratch", "scratch"]]
+    assert "*98.3%" in rows[below[0] - 1]
+
+
 def test_a_probe_without_a_sweep_shows_none(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(capsys, monkeypatch, replace(SWEPT, unfreeze=())) == []
 

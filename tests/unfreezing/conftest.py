@@ -1,9 +1,10 @@
-"""Digits through a tiny random network: features and the activations of three depths."""
+"""Digits through a tiny random network, with the activations of two depths; photos with all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import torch
 from featcache import api
 from featcache.backbones.registry import Backbone, load_backbone
 from featcache.probing import LabelledRows, ProbeSpec, labelled_rows
+from featcache.recipe import PENULTIMATE
 from featcache.store.cache import Cache
 from featcache.training.spec import TrainingSpec
 from featcache.unfreezing import SweepSpec
+from featcache.unfreezing.depths import units_of
 
 NETWORK: dict[str, Any] = {"weights": "random", "image_size": 32}
 CUTS = ("layer3.0", "layer2.0")
@@ -61,3 +64,33 @@ def spec() -> SweepSpec:
         probe=ProbeSpec(folds=3, tolerance=0.01, grid=(1.0, 100.0, 1e4)),
         training=TrainingSpec(epochs=5, rate=3e-3),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What a sweep takes, and the folder of the pictures."""
+
+    pictures: Path
+    cache: Cache
+    data: LabelledRows
+    backbone: Backbone
+    units: list[str]
+
+
+@pytest.fixture(scope="session")
+def case(
+    jpegs: dict[str, bytes], light: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Case:
+    """36 photos of three classes at 32 pixels, and float32 activations of every unit."""
+    root = tmp_path_factory.mktemp("unfreezing")
+    for path, content in jpegs.items():
+        (root / "pictures" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "pictures" / path).write_bytes(content)
+    options = {"cuts": ("all",), "pooling": "none", "store_dtype": "float32"}
+    api.extract(root / "pictures", out=root / "cache", **light, **options)
+    cache = Cache(root / "cache")
+    backbone = load_backbone(
+        light["backbone"], weights=light["weights"], image_size=light["image_size"]
+    )
+    data = labelled_rows(cache, PENULTIMATE, 2 << 30)
+    return Case(root / "pictures", cache, data, backbone, units_of(backbone))
