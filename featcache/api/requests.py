@@ -126,7 +126,8 @@ class TrainingOptions:
         unit_decay: rate of a unit over that of the unit above it.
         head_factor: rate of the head over the base; None: 1 where it starts solved, else 10.
         weight_decay: not of biases and norms. clip: norm of the gradients; None leaves them.
-        mixup, cutmix: their alphas, of activations; 0 is none. label_smoothing: of trainings.
+        mixup, cutmix: their alphas, of activations, or of the pixels of `live`; 0 is none.
+        label_smoothing: of trainings.
         patience: epochs without gain after which it stops; None: never.
         seeds: trainings of each depth; of one, the advice knows no variance of training.
         held_out: share that is held out where nothing is split and no folds are asked for.

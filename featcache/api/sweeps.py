@@ -10,6 +10,7 @@ from featcache.api.activations import ensure_cuts
 from featcache.api.probe_keeping import keep, question_of, save, save_tuned
 from featcache.api.requests import ProbeRequest, Progress
 from featcache.api.sweep_records import depth_scores, scratch_score, size_record
+from featcache.backbones.factory import is_factory_name
 from featcache.backbones.registry import Backbone, load_from_locator
 from featcache.classifier.joined import trusted_name
 from featcache.errors import ProbeError
@@ -21,7 +22,9 @@ from featcache.store.cache import Cache
 from featcache.store.steps import Steps
 from featcache.training.spec import TrainingSpec
 from featcache.unfreezing import SweepSpec, ladder, parse_depths, refit, sweep, sweep_sizes
+from featcache.unfreezing.courses import refuse_sizes
 from featcache.unfreezing.depths import units_of
+from featcache.unfreezing.pixels import fresh_views
 
 UNTRAINED_FACTOR = 10.0
 """Rate of an untrained head over that of the units, as is usual."""
@@ -45,6 +48,13 @@ def refuse_sweep(request: ProbeRequest) -> None:
     for option, given in beside.items():
         if given:
             raise ProbeError(f"--unfreeze starts from the solved default head; leave out {option}")
+    if request.training.live:
+        fresh_views(_policy(request), request.augment_seed or 0, 0, 1)  # refuses what is none
+
+
+def _policy(request: ProbeRequest) -> str:
+    """Of fresh views."""
+    return request.augment or "standard"
 
 
 def _refuse_without_sweep(request: ProbeRequest) -> None:
@@ -73,6 +83,7 @@ def probe_depths(
     asked = sweep_spec(request, spec, backbone)
     views = data.views.views if data.views else ()
     rungs = ladder(backbone, asked.depths, live=asked.live)[1:]
+    refuse_sizes(asked, rungs)
     cuts = [rung.cut for rung in rungs if not rung.from_pixels]
     cache = ensure_cuts(cache, cuts, views=views, backbone=backbone, progress=progress)
     question = question_of(cache, request, spec, data)
@@ -130,6 +141,11 @@ def sweep_spec(request: ProbeRequest, spec: ProbeSpec, backbone: Backbone) -> Sw
     }
     *smaller, last = own.image_sizes or ((None, own.epochs),)
     _refuse_size(last[0], backbone)
+    if own.compare_scratch and is_factory_name(backbone.name):
+        raise ProbeError(
+            f"{backbone.name}: random weights of a network of one's own are its factory's to make; "
+            "leave out --compare-scratch"
+        )
     training["epochs"] = last[1]
     return SweepSpec(
         depths=parse_depths(request.unfreeze or "", units_of(backbone)),
@@ -150,7 +166,7 @@ def sweep_spec(request: ProbeRequest, spec: ProbeSpec, backbone: Backbone) -> Sw
         progressive=own.progressive,
         margin=request.margin,
         live=own.live,
-        policy=request.augment or "standard",
+        policy=_policy(request),
         view_seed=request.augment_seed or 0,
         smaller=tuple(smaller),
         scratch=own.compare_scratch,

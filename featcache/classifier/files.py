@@ -42,7 +42,8 @@ class ClassifierFile:
         head: takes the features as they are, or what the hidden units make of them.
         classes: K names.
         recipe, stream: what the head, and the tail where there is one, were fitted on; so
-            `stream.cut` is where the tail begins.
+            `stream.cut` is where the tail begins, but `PENULTIMATE` in float32 where it was trained
+            from pixels: then nothing was rounded on the way.
         backbone: name and weights locator.
         measured: the probe's estimate, for people.
         backbone_tensors: the whole network's tensors if embedded, else empty; untuned.

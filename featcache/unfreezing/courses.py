@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from featcache.backbones.published import scaled
@@ -46,10 +46,7 @@ def courses_of(
         CacheMissingError, CacheIncompleteError, SourceMissingError: as `activations_of`.
     """
     rungs = ladder(backbone, spec.depths, live=spec.live)[1:]
-    if spec.smaller and not all(rung.from_pixels for rung in rungs):
-        raise ProbeError(
-            "pictures of several sizes are for training from pixels; give --live, or --unfreeze all"
-        )
+    refuse_sizes(spec, rungs)
     *before, views = _views(spec)
     given = activations_of(cache, data, rungs, backbone.preprocessing, views)
     sizes = [
@@ -60,6 +57,18 @@ def courses_of(
         Course(rung, rows, tuple(stages[place] for stages in sizes))
         for place, (rung, rows) in enumerate(zip(rungs, given, strict=True))
     ]
+
+
+def refuse_sizes(spec: SweepSpec, rungs: Sequence[Rung]) -> None:
+    """Refuse pictures of several sizes where activations train, which have one.
+
+    Raises:
+        ProbeError: says what trains from pixels.
+    """
+    if spec.smaller and not all(rung.from_pixels for rung in rungs):
+        raise ProbeError(
+            "pictures of several sizes are for training from pixels; give --live, or --unfreeze all"
+        )
 
 
 def _at_size(

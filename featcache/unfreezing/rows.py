@@ -68,7 +68,7 @@ def activations_of(
     def pixels() -> Activations:
         views = fresh or (View(), *(data.views.views if data.views else ()))
         rows = pixels_of(cache, data, preprocessing, views)
-        return Activations(rows, rows.positions, rows.shape[1:], 0, fresh=bool(fresh))
+        return Activations(rows, rows.positions, rows.shape[1:], 0, fresh=len(fresh) > 1)
 
     return [pixels() if rung.from_pixels else _cached(cache, rung, data) for rung in rungs]
 
