@@ -94,15 +94,19 @@ def shots_panel(
 
 
 def layers_panel(
-    cuts: Sequence[str], accuracy: Sequence[float], intervals: Sequence[tuple[float, float]]
+    names: Sequence[str],
+    accuracy: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    *,
+    title: str = "by cut, from the pictures up",
 ) -> Panel:
-    """Accuracy by cut, with intervals."""
+    """Accuracy by cut, or by other names, with intervals."""
 
     def draw(axes: Axes) -> None:
-        places = np.arange(len(cuts))
+        places = np.arange(len(names))
         axes.errorbar(places, accuracy, _ends(accuracy, intervals), fmt="o-", capsize=3)
-        axes.set_xticks(places, cuts, rotation=90)
-        axes.set(ylabel="accuracy", title="by cut, from the pictures up")
+        axes.set_xticks(places, names, rotation=90)
+        axes.set(ylabel="accuracy", title=title)
 
     return draw
 

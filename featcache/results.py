@@ -350,11 +350,54 @@ class DataSize:
 
 
 @dataclass(frozen=True)
+class HeadScore:
+    """A head on rows that were held out.
+
+    Attributes:
+        accuracy, ci95, mean_per_class, log_loss: as in `Estimate`.
+        train_accuracy: on the rows it was trained on; overfitting: how much higher that is.
+        params: numbers in the head. seconds: of fitting and scoring.
+    """
+
+    accuracy: float
+    ci95: tuple[float, float]
+    mean_per_class: float
+    log_loss: float | None
+    train_accuracy: float
+    params: int
+    seconds: float
+    overfitting: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "overfitting", self.train_accuracy - self.accuracy)
+
+
+@dataclass(frozen=True)
+class MlpScore:
+    """An MLP head beside the linear head, on the same pictures.
+
+    Attributes:
+        hidden: units. dropout: share of them that was left out at each step.
+        rate: the learning rate that was chosen, epochs: that were trained; of the first training.
+        score: of the MLP head. linear: of the linear one.
+        difference: the MLP head's accuracy minus the linear one's, paired.
+    """
+
+    hidden: int
+    dropout: float
+    rate: float | None
+    epochs: int | None
+    score: HeadScore
+    linear: HeadScore
+    difference: Difference
+
+
+@dataclass(frozen=True)
 class ProbeResult(Record):
     """What `probe` found.
 
     Attributes:
-        head: "softmax", "logistic", "ridge" or "knn". protocol: whose rules were followed.
+        head: "softmax", "logistic", "ridge", "knn" or "mlp". protocol: whose rules were followed.
         n_train: rows the saved head is fitted on; n_test: rows of the test split, else 0.
         classes: names, in the order of the head's outputs.
         path: scores by C on held-out rows of the training part.
@@ -363,7 +406,7 @@ class ProbeResult(Record):
         one_error_C: the smallest C whose held-out log-loss is within one standard error of it.
         estimate: the honest number. test: the same of the test split, None without one.
         gap: certified bound on (objective - optimum) / objective of the refit; None of ridge and
-            neighbours, which are solved in closed form.
+            neighbours, which are solved in closed form, and of an MLP, which is not solved.
         converged: whether the refit's gap is within the tolerance.
         confusion: (K, K) counts on the rows of the estimate; rows given, columns predicted.
         seconds: of fitting and scoring.
@@ -372,7 +415,7 @@ class ProbeResult(Record):
         suspects: labels that are likely wrong, the worst first, as many as were asked for; None
             where none were.
         shots: by pictures a class. layers: by cut. against: beside an earlier result.
-        tta: with random crops beside the plain view.
+        tta: with random crops beside the plain view. mlp: beside the linear head; None for others.
         unfreeze: by depth, shallowest first. recommended_depth: the shallowest that is as good as
             the best; None where undecided or not asked for.
         scratch: the whole network trained from random weights instead, for comparison; no part of
@@ -410,6 +453,7 @@ class ProbeResult(Record):
     layers: tuple[LayerScore, ...] = ()
     against: Comparison | None = None
     tta: Tta | None = None
+    mlp: MlpScore | None = None
     unfreeze: tuple[DepthScore, ...] = ()
     recommended_depth: int | None = None
     scratch: DepthScore | None = None
@@ -430,6 +474,10 @@ class ProbeResult(Record):
             accuracy = [layer.accuracy for layer in self.layers]
             names = [layer.cut for layer in self.layers]
             panels.append(plots.layers_panel(names, accuracy, [s.ci95 for s in self.layers]))
+        if self.mlp:
+            both = self.mlp.linear, self.mlp.score
+            accuracy, ends = [head.accuracy for head in both], [head.ci95 for head in both]
+            panels.append(plots.layers_panel(["linear", "mlp"], accuracy, ends, title="by head"))
         if self.unfreeze:
             panels.append(plots.depths_panel(self._depth_curve()))
         if self.data_sizes:

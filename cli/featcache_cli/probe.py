@@ -36,6 +36,7 @@ class HeadName(StrEnum):
     logistic = "logistic"
     ridge = "ridge"
     knn = "knn"
+    mlp = "mlp"
 
 
 def source_row(text: str) -> tuple[str, int]:
@@ -74,7 +75,7 @@ def shots_of(text: str) -> tuple[int | None, ...]:
     return tuple(None if part == "all" else int(part) for part in parts)
 
 
-PANEL = "Training deeper layers"
+PANEL = "Training deeper layers, or an MLP head"
 
 
 class OptimizerName(StrEnum):
@@ -123,9 +124,23 @@ def probe(
         HeadName,
         typer.Option(
             help="softmax (one label a picture); logistic (one-vs-rest; several labels); ridge "
-            "and knn, which are quick, for screening, and cannot be saved."
+            "and knn, which are quick, for screening, and cannot be saved; mlp, new hidden units "
+            "trained on the features, beside the linear head on the same pictures."
         ),
     ] = HeadName.softmax,
+    hidden: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Hidden units of --head mlp; 256 unless given.", rich_help_panel=PANEL
+        ),
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the hidden units that is left out at each step; 0.25 unless given.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
     protocol: Annotated[
         ProtocolName,
         typer.Option(
@@ -201,27 +216,30 @@ def probe(
     margin: Annotated[
         float,
         typer.Option(
-            help="Accuracy that a shallower depth may lack and still be advised.",
+            help="Accuracy that a shallower depth, or the linear head, may lack and still be "
+            "advised.",
             rich_help_panel=PANEL,
         ),
     ] = 0.01,
     epochs: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
-            help="Over all pictures; the weights of the best one are kept.",
+            help="Over all pictures, the weights of the best one are kept; 12, and 30 of --head "
+            "mlp, unless given.",
             rich_help_panel=PANEL,
         ),
-    ] = 12,
+    ] = None,
     rates: Annotated[
         Any,
         typer.Option(
             parser=rates_of,
             metavar="R,R,...",
-            help="Base learning rates; of several, pictures held out of training choose.",
+            help="Base learning rates; of several, pictures held out of training choose. 1e-3, "
+            "and 3e-4,1e-3,3e-3 of --head mlp, unless given.",
             rich_help_panel=PANEL,
         ),
-    ] = "1e-3",
+    ] = None,
     optimizer: Annotated[
         OptimizerName, typer.Option(help="What takes the steps.", rich_help_panel=PANEL)
     ] = OptimizerName.adamw,
@@ -311,8 +329,8 @@ def probe(
         int | None,
         typer.Option(
             min=2,
-            help="Folds of the cross-validation: 5, and for --unfreeze one hold-out of 30%, "
-            "unless given.",
+            help="Folds of the cross-validation: 5, and for --unfreeze and --head mlp one "
+            "hold-out of 30%, unless given.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
@@ -401,6 +419,8 @@ def probe(
         result = api.probe(
             cache,
             head=head.value,
+            hidden=hidden,
+            dropout=dropout,
             protocol=protocol.value,
             cut=cut,
             views=None if views == "all" else views,
@@ -415,7 +435,7 @@ def probe(
             unfreeze=unfreeze,
             training=api.TrainingOptions(
                 epochs=epochs,
-                rates=rates,
+                rates=rates or (),
                 optimizer=optimizer.value,
                 schedule=schedule.value,
                 batch_size=batch_size,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from featcache_cli.mlp_rendering import render_mlp
 from featcache_cli.rendering import (
     interval,
     line,
@@ -29,10 +30,14 @@ def render(result: Any) -> None:
     _render_against(result)
     _render_suspects(result)
     _render_overlaps(result)
+    render_mlp(result)
     render_sweep(result)
     if result.saved:
         line(f"saved, and checked from pixels: {printable(result.saved)}")
         suggest("use it", "featcache", "predict", result.saved, "PICTURE")
+    elif result.mlp is not None:
+        command = "probe", result.cache, "--head", "mlp", "--save", "my.fc"
+        suggest("keep it", "featcache", *command)
     elif result.best_C is not None and result.gap is not None:
         suggest("keep it", "featcache", "probe", result.cache, "--save", "my.fc")
 

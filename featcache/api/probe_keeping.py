@@ -27,7 +27,7 @@ from featcache.results import ProbeResult
 from featcache.store import journal
 from featcache.store.cache import Cache
 from featcache.store.findings import write_findings
-from featcache.training.model import model_of
+from featcache.training.model import hidden_of, model_of
 from featcache.training.trainer import logits_of
 from featcache.unfreezing import DepthFit, Rung
 from featcache.unfreezing.rows import activations_of
@@ -63,6 +63,10 @@ def question_of(cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: Labe
         if request.training.live:
             asked |= {"augment": request.augment, "augment_seed": request.augment_seed}
         question["unfreeze"] = asked | asdict(request.training)
+    if request.head == "mlp":
+        asked = {"hidden": request.hidden, "dropout": request.dropout}
+        asked |= {"folds": request.folds, "margin": request.margin}
+        question["mlp"] = asked | asdict(request.training)
     if request.tta is not None:
         question["tta"] = request.tta
     if data.views is not None:
@@ -127,6 +131,23 @@ def save(
     content = _content(cache, request, data, probed.head, stream, measured)
     chosen = choose_rows(len(data))
     _save(cache, request, data, content, chosen, probed.head.logits(data.features[chosen]))
+
+
+def save_mlp(
+    cache: Cache,
+    request: ProbeRequest,
+    data: LabelledRows,
+    fit: DepthFit,
+    result: ProbeResult,
+) -> None:
+    """Write a classifier with hidden units, checked in the same way."""
+    stream = cache.stream(result.cut).entry.stream
+    measured = {"estimate": result.to_json()["estimate"], "result": result.result}
+    content = replace(
+        _content(cache, request, data, fit.head, stream, measured), hidden=hidden_of(fit.tensors)
+    )
+    chosen = choose_rows(len(data))
+    _save(cache, request, data, content, chosen, content.logits(data.features[chosen]))
 
 
 def save_tuned(

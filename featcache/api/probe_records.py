@@ -50,7 +50,7 @@ def record_of(
     """The estimate and what belongs to it."""
     estimate = _estimate(probed)
     tested = bool((probed.judged & (data.splits == SPLITS.index("test"))).any())
-    chosen = probed.path[probed.best]
+    chosen = probed.path[probed.best] if probed.path else None
     return ProbeResult(
         head=_head(request),
         protocol=request.protocol,
@@ -58,8 +58,8 @@ def record_of(
         n_test=int(probed.judged.sum()) if tested else 0,
         classes=data.classes,
         path=tuple(PathPoint(**asdict(point)) for point in probed.path),
-        best_C=chosen.C,
-        best_neighbours=chosen.neighbours,
+        best_C=chosen.C if chosen else None,
+        best_neighbours=chosen.neighbours if chosen else None,
         one_error_C=probed.one_error_C,
         estimate=estimate,
         test=estimate if tested else None,

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from featcache.api.mlp_heads import mlp_score, mlp_spec, refuse_mlp
 from featcache.api.networks import cuts_by_depth
-from featcache.api.probe_keeping import keep, question_of, save
+from featcache.api.probe_keeping import keep, question_of, save, save_mlp
 from featcache.api.probe_records import (
     comparison_of,
     layer_of,
@@ -42,6 +43,7 @@ from featcache.probing.protocols import DEFAULT, OF_SHOTS, run_protocol
 from featcache.recipe import PENULTIMATE
 from featcache.results import LayerScore, ProbeResult
 from featcache.store.cache import Cache
+from featcache.unfreezing import probe_mlp, refit_mlp
 
 ALL_CUTS = "all"
 
@@ -71,6 +73,8 @@ def probe(
     spec = _spec(request)
     choice = _choice(request)
     data = labelled_rows(opened, spec.cut, spec.memory, choice)
+    if request.head == "mlp":
+        return _probe_mlp(opened, request, spec, data, progress)
     if request.init_from_source:
         chosen = request.init_from_source
         prior = source_rows(opened, spec.cut, data.classes, chosen, request.backbone)
@@ -87,6 +91,30 @@ def probe(
     if request.save is None:
         return result
     save(opened, request, spec, data, probed, result)
+    return replace(result, saved=os.fspath(request.save))
+
+
+def _probe_mlp(
+    cache: Cache,
+    request: ProbeRequest,
+    spec: ProbeSpec,
+    data: LabelledRows,
+    progress: Progress | None,
+) -> ProbeResult:
+    """The result of an MLP head, kept, and saved after a refit."""
+    asked = mlp_spec(request, spec, data)
+    found = probe_mlp(data, asked, progress)
+    spec, probed = asked.sweep.probe, found.probed
+    result = replace(
+        record_of(cache, request, spec, data, probed),
+        mlp=mlp_score(asked, found),
+        advice=found.recommendation.reason,
+    )
+    result = _with_more(result, cache, request, spec, data, probed, progress)
+    result = keep(cache, _named(result, cache, request, spec, data), data, probed)
+    if request.save is None:
+        return result
+    save_mlp(cache, request, data, refit_mlp(data, asked, found, progress), result)
     return replace(result, saved=os.fspath(request.save))
 
 
@@ -186,6 +214,7 @@ def _layers(
 
 def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
     """Refuse what could never be done before minutes are spent on fitting."""
+    refuse_mlp(request)
     if request.protocol != DEFAULT and request.head != "softmax":
         raise ProbeError(
             f"protocol {request.protocol!r} brings its own head; leave out --head {request.head}"

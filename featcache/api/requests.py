@@ -19,7 +19,7 @@ from featcache.heads.averaging import Averaging
 from featcache.images.policies import tta_views, views_of
 from featcache.recipe import PENULTIMATE, PLAIN, Pooling, Preprocessing, StoredDtype, View
 
-Head = Literal["softmax", "logistic", "ridge", "knn"]
+Head = Literal["softmax", "logistic", "ridge", "knn", "mlp"]
 
 PathLike = str | os.PathLike[str]
 
@@ -116,11 +116,12 @@ class ExtractRequest:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How `probe` trains deeper layers, where `unfreeze` asks for some.
+    """How `probe` trains deeper layers, where `unfreeze` asks for some, or an MLP head.
 
     Attributes:
-        epochs: over all pictures, at most; the best weights are kept.
-        rates: base learning rates; of several, the pictures that stop a training choose.
+        epochs: over all pictures, at most; the best weights are kept. None: 12, of an MLP head 30.
+        rates: base learning rates; of several, the pictures that stop a training choose. None
+            given: 1e-3, of an MLP head 3e-4, 1e-3 and 3e-3.
         optimizer: "adamw" or "sgd"; schedule: "cosine" or "one-cycle".
         batch_size: pictures a step.
         unit_decay: rate of a unit over that of the unit above it.
@@ -142,8 +143,8 @@ class TrainingOptions:
         compare_scratch: train the whole network from random weights too.
     """
 
-    epochs: int = 12
-    rates: tuple[float, ...] = (1e-3,)
+    epochs: int | None = None
+    rates: tuple[float, ...] = ()
     optimizer: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["cosine", "one-cycle"] = "cosine"
     batch_size: int = 32
@@ -173,7 +174,9 @@ class ProbeRequest:
     Attributes:
         cache: folder of a cache, or what `extract` returned.
         head: "softmax"; "logistic" (one-vs-rest; several labels a picture); "ridge" and "knn",
-            which are quick and not saved.
+            which are quick and not saved; "mlp", new hidden units trained beside the linear head.
+        hidden: units of an MLP head, None: 256. dropout: share of them left out at each step, None:
+            0.25.
         protocol: whose rules to follow; see docs/protocols.md.
         cut: the activations to probe; "all" adds a table of every cached cut with vectors.
         views: how many views of a picture train, the plain one included; None: all there are.
@@ -210,6 +213,8 @@ class ProbeRequest:
 
     cache: PathLike
     head: Head = "softmax"
+    hidden: int | None = None
+    dropout: float | None = None
     protocol: str = "default"
     cut: str = PENULTIMATE
     views: int | None = None

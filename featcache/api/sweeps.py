@@ -26,6 +26,9 @@ from featcache.unfreezing.courses import refuse_sizes
 from featcache.unfreezing.depths import units_of
 from featcache.unfreezing.pixels import fresh_views
 
+EPOCHS, RATES = 12, (1e-3,)
+"""Unless others are asked for."""
+
 UNTRAINED_FACTOR = 10.0
 """Rate of an untrained head over that of the units, as is usual."""
 
@@ -131,34 +134,19 @@ def sweep_spec(request: ProbeRequest, spec: ProbeSpec, backbone: Backbone) -> Sw
     Raises:
         ProbeError, TrainingError: a value that cannot be asked for.
     """
-    own, fields = request.training, asdict(request.training)
-    training: dict[str, Any] = {
-        name: fields[name]
-        for name in (
-            *("optimizer", "schedule", "epochs", "batch_size", "unit_decay", "weight_decay"),
-            *("clip", "mixup", "cutmix", "patience", "batchnorm_moves"),
-        )
-    }
-    *smaller, last = own.image_sizes or ((None, own.epochs),)
+    own, training = request.training, training_spec(request, EPOCHS)
+    *smaller, last = own.image_sizes or ((None, training.epochs),)
     _refuse_size(last[0], backbone)
     if own.compare_scratch and is_factory_name(backbone.name):
         raise ProbeError(
             f"{backbone.name}: random weights of a network of one's own are its factory's to make; "
             "leave out --compare-scratch"
         )
-    training["epochs"] = last[1]
     return SweepSpec(
         depths=parse_depths(request.unfreeze or "", units_of(backbone)),
         probe=spec,
-        training=TrainingSpec(
-            **training,
-            smoothing=own.label_smoothing,
-            head_factor=own.head_factor or (1.0 if own.solved_start else UNTRAINED_FACTOR),
-            seed=request.seed,
-            device=request.device,
-            memory=request.memory,
-        ),
-        rates=own.rates,
+        training=replace(training, epochs=last[1]),
+        rates=own.rates or RATES,
         seeds=own.seeds,
         folds=request.folds,
         held_out=own.held_out,
@@ -181,6 +169,31 @@ def _refuse_size(side: int | None, backbone: Backbone) -> None:
             f"--image-size ends with {side} pixels; the last size must be the cache's "
             f"{size[0]} x {size[1]}, at which everything is judged, as in 128:2,{size[0]}:3"
         )
+
+
+def training_spec(request: ProbeRequest, epochs: int) -> TrainingSpec:
+    """How to train; so many epochs unless the request says how many.
+
+    Raises:
+        TrainingError: a value that cannot be asked for.
+    """
+    own, fields = request.training, asdict(request.training)
+    training: dict[str, Any] = {
+        name: fields[name]
+        for name in (
+            *("optimizer", "schedule", "batch_size", "unit_decay", "weight_decay"),
+            *("clip", "mixup", "cutmix", "patience", "batchnorm_moves"),
+        )
+    }
+    return TrainingSpec(
+        **training,
+        epochs=epochs if own.epochs is None else own.epochs,
+        smoothing=own.label_smoothing,
+        head_factor=own.head_factor or (1.0 if own.solved_start else UNTRAINED_FACTOR),
+        seed=request.seed,
+        device=request.device,
+        memory=request.memory,
+    )
 
 
 def _keys(cache: Cache, cuts: list[str]) -> list[str]:

@@ -156,7 +156,7 @@ def _undecided(made: Recommendation, found: Pairwise, words: Sequence[str], poin
     )
     unit = "point" if points == 1 else "points"
     return (
-        f"undecided at n = {found.n:,} held-out rows ({estimates}): no depth is shown to be within "
+        f"undecided at n = {found.n:,} held-out rows ({estimates}): none is shown to be within "
         f"{points:g} {unit} of the best; {more}"
     )
 

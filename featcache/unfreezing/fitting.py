@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -120,6 +121,7 @@ class Tuning:
         data, part, activations = self._data, self._part, course.given
         model = _joined(course, self._head, self._tensors)
         fit, stop = (activations.examples(data, rows) for rows in (part.fit, part.stop))
+        fit = replace(fit, weights=_weights(fit.targets, self._spec.probe))
         rate, found = self._train(model, fit, stop, course, progress)
         tuned = found.model
         right = correct(self._probabilities(tuned, fit), fit.targets)
@@ -200,3 +202,15 @@ def _carried(model: TunedModel) -> dict[str, Tensor]:
         for name, _ in module.named_buffers(recurse=False)
     }
     return {name: tensor for name, tensor in tuned_tensors(model).items() if name in own}
+
+
+def _weights(targets: npt.NDArray[Any], spec: ProbeSpec) -> npt.NDArray[np.float64] | None:
+    """(n,) of training pictures: as the solved head's, every class alike if so asked."""
+    if not spec.balanced:
+        return None
+    if targets.ndim == 2:
+        raise ProbeError(
+            "balanced classes: a training weighs pictures, which have several labels here; leave "
+            "out --class-weight"
+        )
+    return 1 / np.bincount(targets)[targets]

@@ -19,12 +19,17 @@ from featcache.unfreezing.depths import Rung
 from featcache.unfreezing.pixels import pixels_of
 
 
+def bytes_of(rows: Indexable) -> int:
+    """Of all rows as they are stored."""
+    return int(np.prod(rows.shape)) * rows.dtype.itemsize
+
+
 @dataclass(frozen=True, eq=False)
 class Activations:
     """Activations of n pictures at a cut, or their pixels.
 
     Attributes:
-        rows: mapped and flat, or made when they are asked for.
+        rows: flat; mapped, an array, or made when they are asked for.
         positions: (n, V) rows of each picture's views, the plain one first; a picture that has no
             augmented views (one of the test split) stands there with its plain one.
         shape: of one activation. bytes: of all of them, as stored.

@@ -28,6 +28,7 @@ from featcache.unfreezing.fitting import (
     starting_head,
 )
 from featcache.unfreezing.parts import Part, Split, restricted, split_of, whole_of
+from featcache.unfreezing.rows import bytes_of
 from featcache.unfreezing.scratch import SCRATCH, scratch_course, scratch_rung, scratch_spec
 from featcache.unfreezing.spec import SweepSpec
 
@@ -274,7 +275,7 @@ class _Sweeping:
     def _depth(
         self, rung: Rung, fits: tuple[tuple[DepthFit, ...], ...], judged: npt.NDArray[np.int64]
     ) -> DepthFound:
-        kept = self._kept[rung.depth].given.bytes if rung.depth else self._data.features.nbytes
+        kept = self._kept[rung.depth].given.bytes if rung.depth else bytes_of(self._data.features)
         return self._found(rung, fits, judged, kept)
 
     def _found(
@@ -284,17 +285,35 @@ class _Sweeping:
         judged: npt.NDArray[np.int64],
         size: int,
     ) -> DepthFound:
-        targets = self._data.targets[judged]
-        seeds = len(fits[0])
-        by_seed = [
-            np.concatenate([part[seed].probabilities for part in fits]) for seed in range(seeds)
-        ]
-        right = np.stack([correct(given, targets) for given in by_seed])
-        scores = _mean([score(given, targets) for given in by_seed])
-        interval = accuracy_interval(right.mean(axis=0), self._data.groups[judged])
-        if seeds < self._spec.seeds:
-            right = np.repeat(right, self._spec.seeds, axis=0)  # what is solved is always the same
-        return DepthFound(rung, fits, scores, interval, right, size)
+        return found_of(self._data, rung, fits, judged, self._spec.seeds, size)
+
+
+def found_of(
+    data: LabelledRows,
+    rung: Rung,
+    fits: tuple[tuple[DepthFit, ...], ...],
+    judged: npt.NDArray[np.int64],
+    seeds: int,
+    size: int,
+) -> DepthFound:
+    """What fits, by part and seed, say of the pictures held out.
+
+    Args:
+        data: the pictures.
+        rung: what was trained.
+        fits: by part, then by seed; what is solved has one a part.
+        judged: rows held out, part by part.
+        seeds: of what is compared with it.
+        size: bytes it was trained from.
+    """
+    targets = data.targets[judged]
+    by_seed = [np.concatenate([fit.probabilities for fit in of]) for of in zip(*fits, strict=True)]
+    right = np.stack([correct(given, targets) for given in by_seed])
+    scores = _mean([score(given, targets) for given in by_seed])
+    interval = accuracy_interval(right.mean(axis=0), data.groups[judged])
+    if len(by_seed) < seeds:
+        right = np.repeat(right, seeds, axis=0)  # what is solved is always the same
+    return DepthFound(rung, fits, scores, interval, right, size)
 
 
 def _mean(scores: list[Scores]) -> Scores:

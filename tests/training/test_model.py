@@ -17,6 +17,7 @@ from featcache.training.examples import Examples
 from featcache.training.groups import depths_of
 from featcache.training.model import (
     head_of,
+    hidden_of,
     mlp_tail,
     model_of,
     tuned_tensors,
@@ -183,7 +184,7 @@ def test_untrained_heads_are_seeded_and_leave_the_global_state_alone() -> None:
 
 def test_an_mlp_starts_as_if_its_features_were_standardised() -> None:
     rng = np.random.default_rng(0)
-    X = (rng.normal(size=(50, 7)) * rng.uniform(0.1, 30, 7) + 5).astype(np.float32)
+    X = (rng.normal(size=(50, 7)) * rng.uniform(3, 30, 7) + 5).astype(np.float32)
     mean, scale = X.mean(axis=0), X.std(axis=0)
     raw, plain = mlp_tail(7, 11, 0.25, 3, mean=mean, scale=scale), mlp_tail(7, 11, 0.25, 3)
     with torch.no_grad():
@@ -192,7 +193,26 @@ def test_an_mlp_starts_as_if_its_features_were_standardised() -> None:
     assert ours.shape == (50, 11)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
     dead = mlp_tail(7, 11, 0.25, 3, mean=mean, scale=np.where(np.arange(7) == 2, 0, scale))
-    assert all(torch.isfinite(p).all() for p in dead.parameters())
+    assert torch.isfinite(dead(torch.from_numpy(X))).all()
+
+
+def test_columns_that_hardly_move_are_not_blown_up() -> None:
+    scale = np.array([1.0, 1.0, 1e-4])
+    tail = mlp_tail(3, 5, 0.0, 0, mean=np.zeros(3), scale=scale)
+    with torch.no_grad():
+        still, moved = tail(torch.zeros(1, 3)), tail(torch.tensor([[0.0, 0.0, 0.01]]))
+    assert (moved - still).abs().max() < 0.1
+
+
+def test_hidden_units_take_features_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(50, 7)) * rng.uniform(0.1, 30, 7) + 5).astype(np.float32)
+    tail = mlp_tail(7, 11, 0.25, 3, mean=X.mean(axis=0), scale=X.std(axis=0))
+    model = model_of(tail, untrained_head(2, 11, "softmax", 0))
+    with torch.no_grad():
+        expected = tail(torch.from_numpy(X)).numpy()
+    units = hidden_of(tuned_tensors(model))
+    np.testing.assert_allclose(units.activations(X), expected, atol=1e-4)
 
 
 def test_impossible_mlps_are_refused() -> None:
