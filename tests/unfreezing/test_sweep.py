@@ -47,9 +47,10 @@ def test_probabilities_are_those_of_the_tensors_that_are_kept(
         (fit,) = found.fits[0]
         model = model_of(found.rung.tail, fit.head, tuned=fit.tensors)
         judged = np.isin(np.arange(len(data)), swept.judged)
-        examples = activations_of(digits, found.rung, data).examples(data, judged)
-        given = fit.head.probabilities_of(logits_of(model, examples))
-        np.testing.assert_allclose(given, fit.probabilities, atol=1e-6)
+        (given,) = activations_of(digits, data, [found.rung], backbone.preprocessing)
+        examples = given.examples(data, judged)
+        said = fit.head.probabilities_of(logits_of(model, examples))
+        np.testing.assert_allclose(said, fit.probabilities, atol=1e-6)
 
 
 def test_a_depth_starts_from_the_solved_head_and_never_ends_worse_where_it_stops(
