@@ -158,8 +158,8 @@ def test_sentences():
     )
     few = recommend(right[:, :, 300:500], np.arange(200))
     assert few.reason.startswith(
-        "undecided at n = 200 held-out rows (depth 0 50.0%, depth 1 100.0%, depth 2 100.0%): no "
-        "depth is shown to be within 1 point of the best; about "
+        "undecided at n = 200 held-out rows (depth 0 50.0%, depth 1 100.0%, depth 2 100.0%): "
+        "none is shown to be within 1 point of the best; about "
     )
 
 
