@@ -108,7 +108,7 @@ def test_a_step_of_sgd_is_the_gradient_step_written_out() -> None:
     model = model_of(mlp_tail(5, 7, 0.0, 0), untrained_head(3, 7, "softmax", 1))
     spec = TrainingSpec(optimizer="sgd", rate=0.1, head_factor=3, epochs=1, batch_size=10, **PLAIN)
     trained = train(model, Examples(X, np.arange(10), codes, weights), spec).model
-    layer, head = model.tail[0], model.head
+    layer, head = model.tail[1], model.head
     A, a, B, b = (
         p.detach().double().numpy() for p in (layer.weight, layer.bias, head.weight, head.bias)
     )
@@ -119,7 +119,7 @@ def test_a_step_of_sgd_is_the_gradient_step_written_out() -> None:
     R = (P - np.eye(3)[codes]) * (weights / weights.mean())[:, None] / 10
     back = (R @ B) * (hidden > 0)
     stepped = (A - 0.1 * back.T @ X, a - 0.1 * back.sum(0), B - 0.3 * R.T @ H, b - 0.3 * R.sum(0))
-    own = trained.tail[0].weight, trained.tail[0].bias, trained.head.weight, trained.head.bias
+    own = trained.tail[1].weight, trained.tail[1].bias, trained.head.weight, trained.head.bias
     for ours, theirs in zip(own, stepped, strict=True):
         np.testing.assert_allclose(ours.detach(), theirs, rtol=1e-5, atol=1e-7)
 
