@@ -139,8 +139,7 @@ def test_rows_held_out_change_no_fitted_number(splits: tuple[str, ...]) -> None:
     assert ours.mlp.scores != theirs.mlp.scores
 
 
-def test_the_pictures_that_stop_choose_the_rate_and_train_no_unit() -> None:
-    """With a rate of next to nothing the units stay what they began as, whatever the labels."""
+def test_a_rate_that_learns_nothing_is_not_chosen() -> None:
     data = digits()
     spec = asked(rates=(1e-12, 1e-2))
     found = probe_mlp(data, spec).mlp.fits[0][0]
