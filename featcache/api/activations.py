@@ -21,6 +21,7 @@ from featcache.recipe import PENULTIMATE, StoredDtype, Stream, View
 from featcache.store.cache import Cache, StreamReader
 from featcache.store.manifest import StreamEntry
 from featcache.store.writing import check_space
+from featcache.unfreezing.depths import PIXELS
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +38,15 @@ def ensure_cuts(
 
     What is there is left alone. What a deeper cut has in all these views is derived from the
     nearest such; the rest is extracted from the cache's own source, in one pass. What an earlier
-    run began is continued.
+    run began is continued. The index stays as it is, so that its rows mean what they meant: a
+    picture that changed or went since it was extracted stays without a row.
 
     Args:
         cache: as it was opened.
-        cuts: names of units.
+        cuts: names of units; nothing is cached of what is no unit's, `PIXELS` and `PENULTIMATE`.
         views: beside the plain one.
         backbone: the cache's network.
-        progress: called with ("hash" | "extract" | "derive", done, total).
+        progress: called with ("extract" | "derive", done, total).
 
     Returns:
         The cache as it is now.
@@ -56,7 +58,7 @@ def ensure_cuts(
         StoreError, SourceError, EngineError: each says what to do.
     """
     asked = tuple(dict.fromkeys((View(), *views)))
-    inner = [cut for cut in dict.fromkeys(cuts) if cut != PENULTIMATE]
+    inner = [cut for cut in dict.fromkeys(cuts) if cut not in (PENULTIMATE, PIXELS)]
     lacking = [cut for cut in inner if not _is_whole(cache, _reader_of(cache, cut), asked)]
     if lacking:
         making = _Making(cache, backbone, asked)
@@ -125,9 +127,7 @@ class _Making:
         below = [stream for stream in streams if stream.parent]
         pixels = [stream for stream in streams if not stream.parent]
         try:
-            if pixels:  # new pictures come in then, of which what is derived needs the parents
-                parents = {s.parent: self._cache.parent_of(s) for s in below}
-                self._extract([*pixels, *filter(None, parents.values())], progress)
+            self._extract(pixels, progress)
             if below:
                 derive(self._cache.folder, self._backbone, below, progress=progress)
         except StoredOverflowError as error:
@@ -170,6 +170,7 @@ class _Making:
                 pooling="none",
                 views=self._views,
                 dtype=None if dtype == "float16" and not halved else dtype,
+                as_indexed=True,
             )
             run(job, progress)
 

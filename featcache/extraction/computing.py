@@ -193,7 +193,7 @@ class Computing:
     def _commit(self, manifest: Manifest) -> None:
         """Put the index and plans in force; from then on the scan's stat keys can vouch."""
         self._writer.commit(manifest)
-        if manifest.index:
+        if manifest.index and self._found.started_ns is not None:
             journal.note(
                 self._job.folder,
                 "scan",

@@ -39,6 +39,8 @@ class Job:
         strict: an unreadable picture is an error.
         verify_content: read every file again, whatever its stat key says.
         replace_source: let this source take the place of the cache's own.
+        as_indexed: compute what the samples of the index in force lack, and do not look what the
+            source holds now, so that the index stays as it is.
     """
 
     folder: Path
@@ -56,3 +58,4 @@ class Job:
     strict: bool = False
     verify_content: bool = False
     replace_source: bool = False
+    as_indexed: bool = False

@@ -80,6 +80,8 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
 
 def _scan(job: Job, writer: Writer, before: Index | None, progress: Progress | None) -> Scan:
     """Scan the source; which stat keys may be trusted depends on when the last scan began."""
+    if job.as_indexed and before is not None:
+        return Scan(before, {}, (), 0, None)
     entry = writer.manifest.index
     trusted = (
         entry is not None

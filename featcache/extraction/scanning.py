@@ -48,14 +48,14 @@ class Scan:
         passed_over: files that are no samples, counted by reason.
         warnings: what a person should know, by name.
         hashed: how many contents had to be read.
-        started_ns: the clock when the scan began.
+        started_ns: the clock when the scan began; None where the source was not looked at.
     """
 
     index: Index
     passed_over: dict[str, int]
     warnings: tuple[str, ...]
     hashed: int
-    started_ns: int
+    started_ns: int | None
 
 
 def scan(

@@ -20,6 +20,7 @@ from featcache.api.activations import ensure_cuts
 from featcache.backbones.registry import Backbone, load_backbone
 from featcache.errors import (
     BackboneError,
+    CacheIncompleteError,
     CacheMismatchError,
     DiskSpaceError,
     SourceMissingError,
@@ -123,7 +124,8 @@ def test_what_no_deeper_cut_gives_is_extracted_in_one_pass(
 
 def test_what_is_there_is_left_alone(own: Path, extract_light: Any, backbone: Backbone) -> None:
     made = opened(extract_light(own, cuts=(DEEP, TOP), pooling="none"))
-    assert ensure_cuts(made, (TOP, DEEP, "penultimate"), backbone=backbone) is made
+    others = ("penultimate", "pixels")
+    assert ensure_cuts(made, (TOP, DEEP, *others), backbone=backbone) is made
     assert ensure_cuts(made, (), backbone=backbone) is made
     derived = ensure_cuts(made, (MIDDLE,), backbone=backbone)
     assert ensure_cuts(derived, (MIDDLE,), backbone=backbone) is derived
@@ -155,15 +157,31 @@ def test_what_was_derived_is_extended_from_the_same_cut(
     assert len(rows(cache, TOP)) == 10
 
 
-def test_pictures_that_come_in_by_an_extraction_are_derived_too(
+def test_rows_keep_their_meaning_whatever_happened_to_the_pictures(
     own: Path, extract_light: Any, backbone: Backbone
 ) -> None:
     made = opened(extract_light(own, cuts=(DEEP,), pooling="none"))
-    (own / "cat" / "new.jpg").write_bytes((own / "cat" / "00.jpg").read_bytes() + b"new")
+    index, journal = made.manifest.index, (made.folder / "log.jsonl").read_text()
+    content = (own / "cat" / "00.jpg").read_bytes()
+    (own / "cat" / "new.jpg").write_bytes(content + b"new")
+    (own / "cup" / "00.jpg").write_bytes(content + b"other")
+    (own / "sky" / "02.jpg").unlink()
     cache = ensure_cuts(made, ("layer1.0", TOP), backbone=backbone)
+    assert cache.manifest.index == index
     assert (parents(cache, "layer1.0"), parents(cache, TOP)) == ([None], [DEEP])
-    for cut in ("layer1.0", DEEP, TOP):
-        assert len(rows(cache, cut)) == 10
+    assert len(rows(cache, TOP)) == 9, "for which no picture was needed"
+    reader = cache.stream("layer1.0")
+    lacking = reader.positions(cache.index.hashes) < 0
+    assert [cache.index.paths[int(i)] for i in np.flatnonzero(lacking)] == [
+        "cup/00.jpg",
+        "sky/02.jpg",
+    ]
+    with pytest.raises(CacheIncompleteError, match=r"2 of 9 rows .*run `featcache extract`"):
+        reader.require(reader.positions(cache.index.hashes))
+    assert journal in (made.folder / "log.jsonl").read_text()
+    assert (made.folder / "log.jsonl").read_text().count('"scan"') == journal.count('"scan"')
+    state = api.info(made.folder).staleness.counts
+    assert (state.new, state.changed, state.missing) == (1, 1, 1), "and extract will notice"
 
 
 def test_without_the_pictures_views_are_derived_and_nothing_else_can_be(
