@@ -285,6 +285,29 @@ def test_unknown_units_and_other_networks_are_refused(
             ensure_cuts(made, (cut,), backbone=other)
 
 
+def test_a_sweep_makes_what_it_trains_from_and_needs_no_pictures_where_it_can_derive(
+    folders: Path, tmp_path: Path, light: dict[str, Any]
+) -> None:
+    quick = {
+        "tolerance": 0.01,
+        "training": api.TrainingOptions(epochs=1, rates=(3e-3,), batch_size=32),
+    }
+    pictures = shutil.copytree(folders, tmp_path / "pictures")
+    plain = api.extract(pictures, out=tmp_path / "plain", **light)
+    deep = api.extract(pictures, out=tmp_path / "deep", cuts=(DEEP,), pooling="none", **light)
+    (pictures / "sky" / "a-first.jpg").write_bytes(b"would shift every row of an index")
+    asked = api.probe(plain, unfreeze="0-1", **quick)
+    assert [score.cut for score in asked.unfreeze] == ["penultimate", MIDDLE]
+    assert parents(opened(plain), MIDDLE) == [None]
+    shutil.rmtree(pictures)
+    derived = api.probe(deep, unfreeze="0-1", **quick)
+    assert parents(opened(deep), MIDDLE) == [DEEP]
+    assert derived.unfreeze[1].accuracy == pytest.approx(asked.unfreeze[1].accuracy, abs=0.1)
+    assert api.probe(plain, unfreeze="0-1", **quick).unfreeze[1].accuracy == (
+        asked.unfreeze[1].accuracy
+    )
+
+
 def test_info_names_what_is_derived(own: Path, extract_light: Any, backbone: Backbone) -> None:
     made = opened(extract_light(own, cuts=(DEEP,), pooling="none"))
     ensure_cuts(made, (TOP,), backbone=backbone)
