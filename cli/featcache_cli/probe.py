@@ -9,7 +9,7 @@ import typer
 
 from featcache_cli.predict import AveragingName
 from featcache_cli.probe_rendering import render
-from featcache_cli.rendering import progress, say, show_json, warn
+from featcache_cli.rendering import progress, said, say, show_json, warn
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "": 1}
 
@@ -415,7 +415,7 @@ def probe(
     """
     from featcache import api
 
-    with progress() as report:
+    with progress() as report, said(WRITES):
         result = api.probe(
             cache,
             head=head.value,

@@ -1,6 +1,7 @@
 """How records look in a terminal: results on stdout, progress and remarks on stderr."""
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Generator, Iterable
@@ -50,6 +51,28 @@ def say(text: str, style: str = "") -> None:
 def suggest(reason: str, *command: str) -> None:
     """A command to run next, on stderr, quoted for a shell."""
     say(f"{reason}: {shlex.join(command)}")
+
+
+class _Said(logging.Handler):
+    """Says what the library logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say one message."""
+        say(record.getMessage())
+
+
+@contextmanager
+def said(name: str) -> Generator[None, None, None]:
+    """What one logger of the library tells is said on stderr, while it happens."""
+    logger, handler = logging.getLogger(name), _Said(logging.INFO)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -43,3 +43,14 @@ def test_info_names_what_is_derived_and_prune_the_sweeps_it_forgets(
     Steps(tmp_path / "c", "abc").write("0-0", {}, {"coef": np.zeros(3)})
     assert "interrupted sweeps forgotten: 1" in invoke("prune", tmp_path / "c").stdout
     assert json.loads(invoke("prune", tmp_path / "c", "--json").stdout)["sweeps"] == 0
+
+
+def test_how_much_a_sweep_writes_is_said_before_it_does(
+    invoke: Any, pictures: Path, tmp_path: Path
+) -> None:
+    light: dict[str, Any] = {"weights": "random", "image_size": 32}
+    api.extract(pictures, out=tmp_path / "c", backbone="timm/test_resnet", **light)
+    asked = ("--unfreeze", "1", "--epochs", "1", "--tol", "0.1")
+    done = invoke("probe", tmp_path / "c", *asked)
+    assert "GB of activations at layer3.0 are to be written" in done.stderr
+    assert "to be written" not in invoke("probe", tmp_path / "c", *asked).stderr
