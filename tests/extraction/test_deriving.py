@@ -164,6 +164,7 @@ def test_only_what_was_added_is_derived_and_only_once_the_parent_has_it(make) ->
     lab.source.pictures |= {"x": 50, "y": 51}
     lab.run()
     assert derive_all(lab) == 0
+    assert shards_of(lab, "middle") == before
     assert Cache(lab.folder).missing(reader_of(lab, "middle")) == 2
     lab.run(cuts=("low",), pooling="none")
     assert derive_all(lab) == 2
