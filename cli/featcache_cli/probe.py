@@ -11,6 +11,9 @@ from featcache_cli.predict import AveragingName
 from featcache_cli.probe_rendering import render
 from featcache_cli.rendering import progress, said, say, show_json, warn
 
+WRITES = "featcache.api.activations"
+"""Tells how much it is about to write into the cache."""
+
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "": 1}
 
 
