@@ -52,9 +52,11 @@ contracts: $(VENV)/.wheel                             ## who may import whom
 	PYTHONPATH=$(ROOT):$(ROOT)/cli $(BIN)/lint-imports --no-cache
 
 # From a folder without the sources, and -P keeps it off the path: only the wheel can be imported.
+# One worker a core, each with one thread: what is small goes no faster with more.
 PYTEST = mkdir -p build/tests && cd build/tests && \
   $(ROOT)/$(BIN)/python -P -c 'import featcache; assert "site-packages" in featcache.__file__' && \
-  $(ROOT)/$(BIN)/python -P -m pytest -c $(ROOT)/pyproject.toml --rootdir=$(ROOT) $(ROOT)/tests
+  OMP_NUM_THREADS=1 $(ROOT)/$(BIN)/python -P -m pytest -n auto --dist loadfile --durations 15 \
+  -c $(ROOT)/pyproject.toml --rootdir=$(ROOT) $(ROOT)/tests
 
 test: lint types contracts                            ## lint, types, contracts, tests
 	@echo "==> tests, against the installed wheel"
@@ -65,7 +67,7 @@ test-slow: $(VENV)/.wheel                             ## the tests that take lon
 	$(PYTEST) -m "slow and not gpu and not network"
 
 test-gpu: $(VENV)/.wheel                              ## the tests that need a CUDA device
-	$(PYTEST) -m gpu
+	$(PYTEST) -n 0 -m gpu
 
 bench: bench-heads                                    ## ratios against peers
 	cd build && $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/rescan.py
