@@ -55,7 +55,7 @@ contracts: $(VENV)/.wheel                             ## who may import whom
 # One worker a core, each with one thread: what is small goes no faster with more.
 PYTEST = mkdir -p build/tests && cd build/tests && \
   $(ROOT)/$(BIN)/python -P -c 'import featcache; assert "site-packages" in featcache.__file__' && \
-  OMP_NUM_THREADS=1 $(ROOT)/$(BIN)/python -P -m pytest -n auto --dist loadfile --durations 15 \
+  OMP_NUM_THREADS=1 $(ROOT)/$(BIN)/python -P -m pytest -n auto --dist worksteal --durations 15 \
   -c $(ROOT)/pyproject.toml --rootdir=$(ROOT) $(ROOT)/tests
 
 test: lint types contracts                            ## lint, types, contracts, tests
