@@ -34,6 +34,8 @@ PICTURES, SHARD_ROWS = 360, 4
 SHARDS = PICTURES // SHARD_ROWS
 DERIVED = 252
 
+PRELOADED = ("featcache.api.extracting", "featcache.extraction.deriving", "timm", "torchvision")
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 
@@ -74,6 +76,13 @@ def compared_files(cache: Path) -> dict[str, bytes]:
     }
 
 
+def forking() -> multiprocessing.context.ForkServerContext:
+    """Every attempt is a process of its own, forked where the libraries are imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED])
+    return context
+
+
 def copies(root: Path, jpegs: dict[str, bytes], count: int) -> Path:
     """A folder of that many different pictures."""
     for i, (path, content) in enumerate(list(jpegs.items()) * (count // len(jpegs))):
@@ -99,8 +108,7 @@ def test_killed_again_and_again_the_cache_is_byte_for_byte_the_uninterrupted_one
     cache, whole = tmp_path / "killed", tmp_path / "whole"
     options = {**light, **more, "batch_size": SHARD_ROWS, "shard_rows": SHARD_ROWS}
     request = ExtractRequest(data, out=cache, **options)
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["featcache.api"])  # every attempt is a process of its own
+    processes = forking()
     instants = random.Random(0)
     progress = []
     for kill in range(kills):
@@ -140,8 +148,7 @@ def test_killed_again_and_again_a_derivation_is_byte_for_byte_the_uninterrupted_
     options = {"weights": light["weights"], "image_size": light["image_size"]}
     backbone = load_backbone(light["backbone"], **options)
     means = Means(batch_size=SHARD_ROWS, shard_rows=SHARD_ROWS)
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["featcache.extraction.deriving"])
+    processes = forking()
     instants, reached = random.Random(0), []
     for kill in range(KILLS_WITH_MORE):
         process = processes.Process(target=derive, args=(cache, backbone, streams, means))
