@@ -76,7 +76,7 @@ def compared_files(cache: Path) -> dict[str, bytes]:
     }
 
 
-def forking() -> multiprocessing.context.ForkServerContext:
+def forking() -> Any:
     """Every attempt is a process of its own, forked where the libraries are imported already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED])
