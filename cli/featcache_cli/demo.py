@@ -27,7 +27,7 @@ def demo(
 
     if not as_json:
         say("1,797 digits of 8 x 8 through efficientnet_lite0, then its last layers trained too:")
-        say("two to three minutes on two cores")
+        say("three to four minutes on two cores")
     with progress() as report:
         result = api.demo(out, progress=report)
     if as_json:
