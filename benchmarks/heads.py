@@ -26,7 +26,7 @@ from pathlib import Path
 
 from heads_cases import CASES, Case, Options
 from heads_judging import Side
-from measuring import QUIET_LOAD, machine
+from measuring import count, machine, print_machine
 
 QUICK = ("pets", "digits", "tiny", "shots")
 
@@ -50,7 +50,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     asked = _arguments()
     described = machine()
-    _print_machine(described, load)
+    print_machine(described, load)
     with ExitStack() as stack:
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=asked.folder)))
         options = Options(
@@ -82,14 +82,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="of temporary files (memmap: 0.8 GB)")
     parser.add_argument("--scale", type=float, default=1.0, help="of all sizes: below 1 for a try")
     parser.add_argument(
-        "--sklearn-folds", type=_count, default=1, help="of 6, on which scikit-learn is measured"
+        "--sklearn-folds", type=count, default=1, help="of 6, on which scikit-learn is measured"
     )
     parser.add_argument(
-        "--sklearn-values", type=_count, default=5, help="of C, for scikit-learn in tall and shots"
+        "--sklearn-values", type=count, default=5, help="of C, for scikit-learn in tall and shots"
     )
     parser.add_argument("--newton-fits", type=int, default=1, help="of newton-cholesky; 0: none")
-    parser.add_argument("--calls", type=_count, default=3, help="of the probe in tiny")
-    parser.add_argument("--memory-mb", type=_count, default=2048, help="the solver's budget")
+    parser.add_argument("--calls", type=count, default=3, help="of the probe in tiny")
+    parser.add_argument("--memory-mb", type=count, default=2048, help="the solver's budget")
     return parser.parse_args()
 
 
@@ -99,23 +99,6 @@ def _names(text: str) -> tuple[str, ...]:
     if unknown:
         raise argparse.ArgumentTypeError(f"no row {unknown[0]!r}; give some of {', '.join(CASES)}")
     return names
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; give a number from 1")
-    return int(text)
-
-
-def _print_machine(described: dict[str, object], load: float) -> None:
-    versions = described["versions"]
-    print(f"{described['cpu']}, {described['cores']} cores, Python {described['python']}")
-    print(", ".join(f"{name} {number}" for name, number in dict(versions).items()))
-    print("threads:", ", ".join(f"{k} {v}" for k, v in dict(described["threads"]).items()))
-    print(f"load average at the start {load:.2f}")
-    if load > QUIET_LOAD:
-        print(f"WARNING: over {QUIET_LOAD}: something else is running, the times are doubtful")
-    print(flush=True)
 
 
 def _print_case(case: Case) -> None:

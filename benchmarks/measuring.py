@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import threading
@@ -129,3 +130,22 @@ def _cpu_model() -> str:
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def count(text: str) -> int:
+    """An argument that is a number from 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; give a number from 1")
+    return int(text)
+
+
+def print_machine(described: dict[str, object], load: float) -> None:
+    """What was measured on, and whether it was quiet."""
+    versions = described["versions"]
+    print(f"{described['cpu']}, {described['cores']} cores, Python {described['python']}")
+    print(", ".join(f"{name} {number}" for name, number in dict(versions).items()))
+    print("threads:", ", ".join(f"{k} {v}" for k, v in dict(described["threads"]).items()))
+    print(f"load average at the start {load:.2f}")
+    if load > QUIET_LOAD:
+        print(f"WARNING: over {QUIET_LOAD}: something else is running, the times are doubtful")
+    print(flush=True)

@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from measuring import QUIET_LOAD, apart, machine
+from measuring import apart, count, machine, print_machine
 from PIL import Image
 from unfreeze_sides import Job, Prepared, Run, cached, fastai, prepare, solve_head, usual
 
@@ -92,7 +92,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     asked = _arguments()
     described = machine()
-    _print_machine(described, load)
+    print_machine(described, load)
     records = list[dict[str, object]]()
     with tempfile.TemporaryDirectory(dir=asked.folder) as temporary:
         for name in asked.rows:
@@ -293,16 +293,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=_names, default=tuple(ROWS), help="of the table, or `all`")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--folder", type=Path, help="of temporary files")
-    parser.add_argument("--pictures", type=_count, default=128, help="that are trained on")
-    parser.add_argument("--epochs", type=_count, default=5, help="over them")
-    parser.add_argument("--batch-size", type=_count, default=32, help="pictures a step")
-    parser.add_argument("--image-size", type=_count, default=224, help="side in pixels")
+    parser.add_argument("--pictures", type=count, default=128, help="that are trained on")
+    parser.add_argument("--epochs", type=count, default=5, help="over them")
+    parser.add_argument("--batch-size", type=count, default=32, help="pictures a step")
+    parser.add_argument("--image-size", type=count, default=224, help="side in pixels")
     parser.add_argument("--rate", type=float, default=1e-4, help="of AdamW")
-    parser.add_argument("--seeds", type=_count, default=5, help="of the row `accuracy`")
-    parser.add_argument(
-        "--digits", type=_count, help="of the row `accuracy`; all 1,797 if left out"
-    )
-    parser.add_argument("--digit-epochs", type=_count, default=12, help="of the row `accuracy`")
+    parser.add_argument("--seeds", type=count, default=5, help="of the row `accuracy`")
+    parser.add_argument("--digits", type=count, help="of the row `accuracy`; all 1,797 if left out")
+    parser.add_argument("--digit-epochs", type=count, default=12, help="of the row `accuracy`")
     return parser.parse_args()
 
 
@@ -317,23 +315,6 @@ def _names(text: str) -> tuple[str, ...]:
     if unknown:
         raise argparse.ArgumentTypeError(f"no row {unknown[0]!r}; give some of {', '.join(known)}")
     return names
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; give a number from 1")
-    return int(text)
-
-
-def _print_machine(described: dict[str, object], load: float) -> None:
-    versions = described["versions"]
-    print(f"{described['cpu']}, {described['cores']} cores, Python {described['python']}")
-    print(", ".join(f"{name} {number}" for name, number in dict(versions).items()))
-    print("threads:", ", ".join(f"{k} {v}" for k, v in dict(described["threads"]).items()))
-    print(f"load average at the start {load:.2f}")
-    if load > QUIET_LOAD:
-        print(f"WARNING: over {QUIET_LOAD}: something else is running, the times are doubtful")
-    print(flush=True)
 
 
 if __name__ == "__main__":

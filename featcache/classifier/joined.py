@@ -19,7 +19,8 @@ from featcache.classifier.files import ClassifierFile
 from featcache.classifier.tuned import halved_at, tuned_stem
 from featcache.engines import Engine, available_cores, make_engine
 from featcache.errors import BackboneError, ClassifierError, PictureError, WeightsError
-from featcache.extraction.pipeline import Pixels, Unusable, in_order
+from featcache.extraction.pipeline import Pixels, Unusable
+from featcache.images.ahead import in_order
 from featcache.images.augmentation import view_pixels
 from featcache.images.decode import decode
 from featcache.images.files import read_file

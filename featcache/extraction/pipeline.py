@@ -6,25 +6,21 @@ order of what goes in: neither the number of threads nor their luck can change a
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import PictureError
+from featcache.images.ahead import in_order
 from featcache.images.augmentation import view_pixels
 from featcache.images.decode import decode
 from featcache.images.sources import Source, content_hash
 from featcache.recipe import Preprocessing, View
 
 Pixels = npt.NDArray[np.uint8]
-Item = TypeVar("Item")
-Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +62,6 @@ def load_views(
         return Unusable(str(error))
     except MemoryError:
         return Unusable("too little memory to decode it; run extract again", permanent=False)
-
-
-def in_order(
-    load_one: Callable[[Item], Loaded], items: Iterable[Item], *, threads: int, ahead: int
-) -> Generator[Loaded, None, None]:
-    """What `load_one` makes of each item, in the items' order.
-
-    Args:
-        load_one: called in threads.
-        items: what to load.
-        threads: how many threads.
-        ahead: how many items may be loaded before they are asked for; bounds the memory.
-    """
-    pool = ThreadPoolExecutor(threads, "featcache-decode")
-    queue: deque[Future[Loaded]] = deque()
-    try:
-        for item in items:
-            queue.append(pool.submit(load_one, item))
-            if len(queue) > ahead:
-                yield queue.popleft().result()
-        while queue:
-            yield queue.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def blank_pixels(preprocessing: Preprocessing) -> Pixels:

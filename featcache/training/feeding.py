@@ -10,9 +10,7 @@ The order is drawn before anything is read: neither threads nor their luck can c
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -20,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from featcache.images.ahead import in_order
 from featcache.training.examples import Examples, Indexable
 
 Ints = npt.NDArray[np.int64]
@@ -122,7 +121,7 @@ class Feed:
         def read(edges: Sequence[int]) -> _Window:
             return self._read(edges, order[edges[0] : edges[-1]], position)
 
-        for window in read_ahead(read, windows, ahead):
+        for window in in_order(read, windows, threads=1, ahead=ahead):
             yield from window.batches()
 
     def _read(self, edges: Sequence[int], pictures: Ints, position: Ints) -> _Window:
@@ -171,23 +170,6 @@ def views_drawn(n: int, V: int, seed: int, epoch: int) -> Ints:  # noqa: N803 - 
     turn, step = divmod(epoch - 1, V)
     rng = np.random.default_rng([seed, _DRAW_VIEWS, turn])
     return rng.permuted(np.tile(np.arange(V), (n, 1)), axis=1)[:, step]
-
-
-def read_ahead(
-    read: Callable[[Item], Read], items: Sequence[Item], ahead: int
-) -> Generator[Read, None, None]:
-    """What `read` makes of each item, in order, in a thread that runs so many items ahead."""
-    pool = ThreadPoolExecutor(1, "featcache-feed")
-    queue: deque[Future[Read]] = deque()
-    try:
-        for item in items:
-            queue.append(pool.submit(read, item))
-            if len(queue) > ahead:
-                yield queue.popleft().result()
-        while queue:
-            yield queue.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _windowed(edges: tuple[int, ...], row_bytes: int, memory: int) -> Layout:

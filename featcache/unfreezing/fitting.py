@@ -103,7 +103,7 @@ class Tuning:
         self, data: LabelledRows, part: Part, spec: SweepSpec, seed: int, head: LinearHead
     ) -> None:
         self._data, self._part, self._spec, self._seed = data, part, spec, seed
-        self._solved = self._head = head
+        self._head = head
         self._tensors: dict[str, Tensor] = {}
 
     def go_on_from(self, fit: DepthFit) -> None:

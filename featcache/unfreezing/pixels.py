@@ -13,7 +13,8 @@ import torch
 from featcache.engines import available_cores
 from featcache.engines.torch import means_and_deviations, normalised
 from featcache.errors import SourceMissingError
-from featcache.extraction.pipeline import Pixels, Slot, Unusable, in_order, load_views
+from featcache.extraction.pipeline import Pixels, Slot, Unusable, load_views
+from featcache.images.ahead import in_order
 from featcache.images.policies import FLIP, canonical_policy, views_of
 from featcache.images.sources import Source, source_from_locator
 from featcache.probing import LabelledRows

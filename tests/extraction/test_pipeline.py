@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from featcache.errors import SourceMissingError
-from featcache.extraction.pipeline import in_order
+from featcache.images.ahead import in_order
 
 
 def decoding_threads() -> list[str]:

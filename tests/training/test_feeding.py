@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featcache.errors import TrainingError
+from featcache.images.ahead import in_order
 from featcache.training.examples import Examples
-from featcache.training.feeding import Feed, Layout, batch_edges, epoch_order, read_ahead
+from featcache.training.feeding import Feed, Layout, batch_edges, epoch_order
 
 
 class Counted:
@@ -181,8 +182,8 @@ def test_what_fails_in_the_thread_is_raised_and_the_thread_ends() -> None:
         return item
 
     with pytest.raises(OSError, match="disk gone"):
-        list(read_ahead(read, [0, 1, 2, 3], 2))
-    reader = read_ahead(read, [0, 1], 1)
+        list(in_order(read, [0, 1, 2, 3], threads=1, ahead=2))
+    reader = in_order(read, [0, 1], threads=1, ahead=1)
     assert next(reader) == 0
     reader.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("featcache-feed")]
