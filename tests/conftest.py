@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,14 @@ from PIL import Image
 
 CLASSES = {"cat": (1,), "cup": (2,), "sky": (3, 5)}
 """Class names and the photos their pictures are cut from."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cached_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What engines compile lands in no one's home."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-home")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,17 @@ class EngineName(StrEnum):
 
     auto = "auto"
     torch = "torch"
+    torch_compile = "torch-compile"
+    openvino = "openvino"
+
+
+class Precision(StrEnum):
+    """Of the forward pass's arithmetic."""
+
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+    fp16 = "fp16"
 
 
 def extract(
@@ -122,8 +133,18 @@ def extract(
             help="What rows are stored as. Else float32; float16 for 'flatten' and 'none'."
         ),
     ] = None,
-    engine: Annotated[EngineName, typer.Option(help="What runs the network.")] = EngineName.auto,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="What runs the network. auto takes the quickest in a short trial; openvino comes "
+            "with the extra 'cpu'; torch-compile takes minutes to start."
+        ),
+    ] = EngineName.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Of the arithmetic; less than fp32 makes another cache. tf32: CUDA's."),
+    ] = Precision.fp32,
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Pictures a forward pass (32; a resumed run keeps its own)."),
@@ -182,6 +203,7 @@ def extract(
             store_dtype=store_dtype.value if store_dtype else None,
             engine=engine.value,
             device=device,
+            precision=precision.value,
             batch_size=batch_size,
             strict=strict,
             verify_content=verify_content,
@@ -208,7 +230,8 @@ def render(result: Any) -> None:
         f"{printable(cut)}, {' x '.join(map(str, kept.shape))} {kept.dtype}"
         for cut, kept in result.features.items()
     )
-    line(f"features: {feature}, by {engine['name']} on {engine['device']}")
+    line(f"features: {feature}")
+    line(f"engine: {engine['name']} on {engine['device']} ({printable(engine['why'])})")
     for activation in inner:
         line(f"  after {activation}")
     if result.views:

@@ -170,6 +170,7 @@ class _Making:
                 pooling="none",
                 views=self._views,
                 dtype=None if dtype == "float16" and not halved else dtype,
+                precision=self._cache.manifest.recipe.precision,
                 as_indexed=True,
             )
             run(job, progress)

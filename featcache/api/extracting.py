@@ -55,6 +55,8 @@ def extract(
         dtype=request.store_dtype,
         engine=request.engine,
         device=request.device,
+        precision=request.precision,
+        compiled=compiled_folder(),
         batch_size=request.batch_size,
         threads=request.threads,
         shard_rows=request.shard_rows,
@@ -71,6 +73,15 @@ def cache_folder(out: PathLike | None, data_name: str, backbone_name: str) -> Pa
         return Path(out)
     home = Path(os.environ.get("FEATCACHE_DIR") or "cache")
     return home / f"{folder_safe(data_name)}-{folder_safe(backbone_name)}"
+
+
+def compiled_folder() -> Path:
+    """Where engines keep what they compiled: among the user's own cached files.
+
+    Not in a cache, which may come from someone else, while what is compiled is run.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "featcache" / "compiled"
 
 
 def _preprocessing(given: Preprocessing | PathLike | None) -> Preprocessing | None:

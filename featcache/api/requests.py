@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
+from featcache.engines import PRECISIONS
 from featcache.errors import (
     AugmentationError,
     BackboneError,
@@ -17,7 +18,15 @@ from featcache.errors import (
 )
 from featcache.heads.averaging import Averaging
 from featcache.images.policies import tta_views, views_of
-from featcache.recipe import PENULTIMATE, PLAIN, Pooling, Preprocessing, StoredDtype, View
+from featcache.recipe import (
+    PENULTIMATE,
+    PLAIN,
+    Pooling,
+    Precision,
+    Preprocessing,
+    StoredDtype,
+    View,
+)
 
 Head = Literal["softmax", "logistic", "ridge", "knn", "mlp"]
 
@@ -51,7 +60,10 @@ class ExtractRequest:
         tta: so many random crops of every picture, to be predicted beside the plain view.
         store_dtype: what rows are stored as; None takes float32, and float16 for activations that
             are not pooled ("flatten", "none").
-        engine, device: "auto" or a name.
+        engine: "torch", "torch-compile", "openvino" (extra `cpu`), or "auto", which takes the one
+            that is quickest in a short trial on these pictures.
+        device: "auto" or a name.
+        precision: of the arithmetic, part of the recipe: "fp32", "tf32" (CUDA), "bf16", "fp16".
         batch_size: rows a forward pass; None takes 32, or what an interrupted run began with.
         threads: decoding threads, None for all cores; changes no value.
         shard_rows: rows a shard, None to let the plan decide; a crash costs at most one shard.
@@ -78,6 +90,7 @@ class ExtractRequest:
     store_dtype: StoredDtype | None = None
     engine: str = "auto"
     device: str = "auto"
+    precision: Precision = "fp32"
     batch_size: int | None = None
     threads: int | None = None
     shard_rows: int | None = None
@@ -97,6 +110,9 @@ class ExtractRequest:
             raise BackboneError(
                 f"pooling {self.pooling!r}: unknown; give avg, cls, flatten or none"
             )
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise EngineError(f"precision {self.precision!r}: unknown; give {known}")
         if self.store_dtype is not None and self.store_dtype not in get_args(StoredDtype):
             known = " or ".join(get_args(StoredDtype))
             raise StoreError(f"store_dtype {self.store_dtype!r}: unknown; give {known}")

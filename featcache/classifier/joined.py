@@ -119,7 +119,10 @@ class Classifier:
 
     def engine(self, name: str = "auto", device: str = "auto") -> Engine:
         """What runs the network; enter it before use."""
-        return make_engine(name, self._stem, self.recipe.preprocessing, device=device)
+        precision = self.recipe.precision
+        return make_engine(
+            name, self._stem, self.recipe.preprocessing, device=device, precision=precision
+        )
 
     def engine_as_cached(self) -> Engine:
         """The same, with the activation at the cut rounded as the cache it was trained from is."""
@@ -127,7 +130,7 @@ class Classifier:
         stem = self._stem
         if stream.dtype == "float16":
             stem = halved_at(stem, stream.cut, preprocessing.size)
-        return make_engine("auto", stem, preprocessing)
+        return make_engine("auto", stem, preprocessing, precision=self.recipe.precision)
 
     def logits(self, engine: Engine, pixels: Iterable[Pixels]) -> npt.NDArray[np.float32]:
         """(n, K) logits of n >= 1 pictures, in one forward pass."""

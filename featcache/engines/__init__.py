@@ -1,25 +1,40 @@
 """Engines run a stem on batches of pixels, or what goes on from it on batches of activations.
 
+    torch       the reference, on CPU, CUDA and MPS; also compiled for long jobs on a CPU
+    openvino    on a CPU, where the extra `cpu` is installed
+    parity      whether another engine gives what the reference gives
+    choosing    which engine a job is worth, by a short measured trial
+
 One engine a file, one small protocol. An engine decides no value beyond rounding: which one ran is
-provenance, not part of a key.
+provenance, not part of a key. The precision of the arithmetic does, and is part of the recipe.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import EngineError
-from featcache.recipe import Preprocessing
+from featcache.recipe import Precision, Preprocessing
 
 if TYPE_CHECKING:
     import torch
 
-ENGINES = ("torch",)
+ENGINES = ("torch", "torch-compile", "openvino")
 """Names of the engines there are, the reference first."""
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16")
+"""Of the forward pass's arithmetic."""
+
+Outputs = tuple[npt.NDArray[np.float32], ...]
+"""What a stem gives of one batch: (B, *shape) for each of its activations, in its order."""
 
 
 class Engine(Protocol):
@@ -39,9 +54,31 @@ class Engine(Protocol):
         """
         ...
 
-    def run_all(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
+    def run_all(self, batch: npt.NDArray[Any]) -> Outputs:
         """The same for a stem that gives several activations, in its order; one gives one."""
         ...
+
+    def run_each(self, batches: Iterable[npt.NDArray[Any]]) -> Iterator[Outputs]:
+        """The same for batches of one size, in order.
+
+        A batch may be taken before what the one before it gave is handed out, so that its making
+        and its transfer overlap with the forward pass.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where an engine may keep what it compiled, for a second start.
+
+    Attributes:
+        folder: of files that may be removed at any time; never one that came from others, since
+            what is compiled is run.
+        identity: names the stem and its weights.
+    """
+
+    folder: Path
+    identity: str
 
 
 def make_engine(
@@ -51,6 +88,8 @@ def make_engine(
     *,
     device: str = "auto",
     threads: int | None = None,
+    precision: Precision = "fp32",
+    kept: Kept | None = None,
 ) -> Engine:
     """An engine by name ("auto" takes the reference, plain torch).
 
@@ -61,22 +100,56 @@ def make_engine(
             takes activations, not pixels.
         device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
         threads: CPU threads of the forward pass; None takes all cores.
+        precision: of the arithmetic.
+        kept: where what is compiled is kept; None keeps nothing.
 
     Raises:
-        EngineError: no such engine, or the device is not there.
+        EngineError: no such engine, the device is not there, or not that precision on it.
     """
     if name not in ("auto", *ENGINES):
         raise EngineError(f"engine {name!r}: unknown; there are: auto, {', '.join(ENGINES)}")
-    from featcache.engines.torch import TorchEngine, resolve_device
+    if name == "openvino":
+        return _openvino(stem, preprocessing, device, threads, precision, kept)
+    from featcache.engines.torch import CompiledEngine, TorchEngine, resolve_device
 
-    return TorchEngine(stem, preprocessing, resolve_device(device), threads)
+    kind = CompiledEngine if name == "torch-compile" else TorchEngine
+    return kind(stem, preprocessing, resolve_device(device), threads, precision)
 
 
-def versions() -> dict[str, Any]:
-    """Versions of the libraries that compute values, by name."""
+def _openvino(
+    stem: torch.nn.Module,
+    preprocessing: Preprocessing | None,
+    device: str,
+    threads: int | None,
+    precision: Precision,
+    kept: Kept | None,
+) -> Engine:
+    if not has_openvino():
+        raise EngineError(
+            "engine 'openvino' is not installed; run: pip install 'featcache[cpu]', or take "
+            "--engine torch"
+        )
+    if device not in ("auto", "cpu") or preprocessing is None:
+        what = f"on {device}" if preprocessing else "on activations"
+        raise EngineError(f"engine 'openvino' does not run {what}; take --engine torch")
+    from featcache.engines.openvino import OpenvinoEngine
+
+    return OpenvinoEngine(stem, preprocessing, threads, precision, kept)
+
+
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def versions(engine: str = "torch") -> dict[str, Any]:
+    """Versions of the libraries that compute values with an engine, by name."""
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("numpy", "pillow", "timm", "torch", "torchvision")}
+    names = ["numpy", "pillow", "timm", "torch", "torchvision"]
+    if engine == "openvino" and has_openvino():
+        names.insert(1, "openvino")
+    return {name: version(name) for name in names}
 
 
 def available_cores() -> int:

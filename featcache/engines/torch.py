@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import Any, Self
 
@@ -11,9 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from featcache.engines import available_cores
+from featcache.engines import Outputs, available_cores
 from featcache.errors import EngineError
-from featcache.recipe import Preprocessing
+from featcache.recipe import Precision, Preprocessing
+
+Stem = Callable[[torch.Tensor], Any]
+
+_Begun = tuple[list[torch.Tensor], torch.cuda.Event | None]
+"""Activations on their way to the host, and what to wait for; None where they are there."""
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -43,7 +51,18 @@ def resolve_device(device: str) -> torch.device:
 
 
 class TorchEngine:
-    """Runs a stem, or what goes on from one, with torch in float32 with TF32 off."""
+    """Runs a stem, or what goes on from one, with torch.
+
+    Args:
+        stem: the network below the cut, in eval mode.
+        preprocessing: gives mean and std; None for a module that takes activations.
+        device: where it runs.
+        threads: CPU threads of the forward pass; None takes all cores.
+        precision: "fp32" with TF32 off, "tf32" (CUDA), "bf16" or "fp16" by autocast.
+
+    Raises:
+        EngineError: not that precision on this device.
+    """
 
     name = "torch"
 
@@ -53,11 +72,13 @@ class TorchEngine:
         preprocessing: Preprocessing | None,
         device: torch.device,
         threads: int | None = None,
+        precision: Precision = "fp32",
     ) -> None:
+        _refuse_precision(precision, device)
         self.device = str(device)
         self.threads = threads or available_cores()
-        self._device = device
-        self._stem = stem.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+        self._device, self._precision = device, precision
+        self._stem: Stem = stem.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
         self._scale = means_and_deviations(preprocessing, device) if preprocessing else None
         self._settings = contextlib.ExitStack()
 
@@ -65,8 +86,11 @@ class TorchEngine:
         self._settings.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(self.threads)
         self._settings.enter_context(torch.inference_mode())
-        self._settings.enter_context(full_precision())
-        self._settings.enter_context(torch.autocast(self._device.type, enabled=False))
+        self._settings.enter_context(full_precision(tf32=self._precision == "tf32"))
+        dtype = _AUTOCAST.get(self._precision)
+        self._settings.enter_context(
+            torch.autocast(self._device.type, dtype, enabled=dtype is not None)
+        )
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -77,25 +101,89 @@ class TorchEngine:
         (activations,) = self.run_all(batch)
         return activations
 
-    def run_all(self, batch: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], ...]:
+    def run_all(self, batch: npt.NDArray[Any]) -> Outputs:
         """(B, H, W, 3) pixels to (B, *shape) float32 for each activation the stem gives.
 
         Raises:
             EngineError: the batch does not fit the device's memory.
         """
+        return self._finished(self._started(batch))
+
+    def run_each(self, batches: Iterable[npt.NDArray[Any]]) -> Iterator[Outputs]:
+        """The same for many batches, in order; on CUDA one is made while another is computed.
+
+        Raises:
+            EngineError: a batch does not fit the device's memory.
+        """
+        begun = deque[_Begun]()
+        for batch in batches:
+            begun.append(self._started(batch))
+            if len(begun) > (self._device.type == "cuda"):
+                yield self._finished(begun.popleft())
+        while begun:
+            yield self._finished(begun.popleft())
+
+    def _started(self, batch: npt.NDArray[Any]) -> _Begun:
+        """Ask for a batch; on CUDA nothing waits for it yet."""
         try:
-            given = self._stem(self._prepared(torch.from_numpy(batch).to(self._device)))
+            given = self._stem(self._prepared(self._sent(torch.from_numpy(batch))))
             several = given if isinstance(given, tuple) else (given,)
-            return tuple(activation.float().cpu().numpy() for activation in several)
+            return self._fetched([activation.float() for activation in several])
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"{self.device}: a batch of {len(batch)} pictures does not fit its memory; "
                 "give a smaller --batch-size, or --device cpu"
             ) from error
 
+    def _sent(self, batch: torch.Tensor) -> torch.Tensor:
+        """On the device; from pinned memory the copy waits for nothing."""
+        if self._device.type == "cuda":
+            return batch.pin_memory().to(self._device, non_blocking=True)
+        return batch.to(self._device)
+
+    def _fetched(self, activations: list[torch.Tensor]) -> _Begun:
+        """Copies to the host, and what to wait for before they are read."""
+        if self._device.type != "cuda":
+            return [activation.cpu() for activation in activations], None
+        pinned = [torch.empty(a.shape, dtype=a.dtype, pin_memory=True) for a in activations]
+        for host, activation in zip(pinned, activations, strict=True):
+            host.copy_(activation, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record(torch.cuda.current_stream(self._device))
+        return pinned, copied
+
+    def _finished(self, begun: _Begun) -> Outputs:
+        activations, copied = begun
+        if copied is not None:
+            copied.synchronize()
+        return tuple(activation.numpy() for activation in activations)
+
     def _prepared(self, batch: torch.Tensor) -> torch.Tensor:
         """What the stem takes: normalised pixels, or activations as they are."""
         return batch.float() if self._scale is None else normalised(batch, *self._scale)
+
+
+class CompiledEngine(TorchEngine):
+    """The same, compiled for one size of batch; a minute or more before the first one."""
+
+    name = "torch-compile"
+
+    def __init__(
+        self,
+        stem: torch.nn.Module,
+        preprocessing: Preprocessing | None,
+        device: torch.device,
+        threads: int | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
+        super().__init__(stem, preprocessing, device, threads, precision)
+        frozen: dict[str, str | int | bool | Callable[..., Any]] = {"freezing": True}
+        self._stem = torch.compile(self._stem, dynamic=False, options=frozen)
+
+
+def _refuse_precision(precision: Precision, device: torch.device) -> None:
+    if precision == "tf32" and device.type != "cuda":
+        raise EngineError(f"precision 'tf32' is CUDA's; on {device} take fp32")
 
 
 def means_and_deviations(
@@ -118,10 +206,13 @@ def normalised(pixels: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor
 
 
 @contextlib.contextmanager
-def full_precision() -> Generator[None, None, None]:
+def full_precision(*, tf32: bool = False) -> Generator[None, None, None]:
     """Float32 arithmetic in all its bits, whatever was set before; restored afterwards.
 
     It matters on CPUs too: what is set for CUDA's matrix products becomes bfloat16 in oneDNN's.
+
+    Args:
+        tf32: CUDA's products and convolutions may take TF32.
     """
     cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
     per_operation: list[Any] = []
@@ -129,10 +220,14 @@ def full_precision() -> Generator[None, None, None]:
         per_operation = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]  # type: ignore[attr-defined]
     general: list[tuple[Callable[[], Any], Callable[[Any], None], Any]] = [
         (partial(getattr, cudnn, name), partial(setattr, cudnn, name), value)
-        for name, value in (("benchmark", False), ("deterministic", True), ("allow_tf32", False))
+        for name, value in (("benchmark", False), ("deterministic", True), ("allow_tf32", tf32))
     ]
     general.append(
-        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
+        (
+            torch.get_float32_matmul_precision,
+            torch.set_float32_matmul_precision,
+            "high" if tf32 else "highest",
+        )
     )
     with contextlib.ExitStack() as before:
         for operation in per_operation:  # restored last, since the general settings reach into them
@@ -142,5 +237,6 @@ def full_precision() -> Generator[None, None, None]:
                 before.callback(write, read())
                 write(value)
         for operation in per_operation:
-            operation.fp32_precision = "ieee"
+            on_cuda = operation not in (mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+            operation.fp32_precision = "tf32" if tf32 and on_cuda else "ieee"
         yield

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.engines import Engine, available_cores, make_engine, versions
+from featcache.engines import Engine, available_cores, versions
+from featcache.engines.choosing import Choice
 from featcache.errors import EngineError, PictureError
 from featcache.extraction import passes
 from featcache.extraction.agreement import refuse_disagreement, what_changed
+from featcache.extraction.behind import Behind
 from featcache.extraction.jobs import DEFAULT_BATCH, Job, Progress
 from featcache.extraction.kept import Kept, views_of
 from featcache.extraction.pipeline import Slot, Unusable, blank_pixels, stream_pixels
 from featcache.extraction.scanning import Places, Scan
-from featcache.extraction.shards import ExtractedShard, extract_shard
+from featcache.extraction.selecting import Engines
+from featcache.extraction.shards import ExtractedShard, extract_shard, extract_shards
 from featcache.recipe import Stream
 from featcache.store import journal
 from featcache.store import plan as plans
@@ -46,6 +50,7 @@ class Computing:
         seconds: of decoding and forward passes.
         plan: the last one that was carried out.
         failed: pictures that could not be used just now, and might be another time.
+        choice: the last engine that was chosen; None where what was begun was only continued.
     """
 
     def __init__(
@@ -61,8 +66,10 @@ class Computing:
         self.seconds = 0.0
         self.plan: Plan | None = None
         self.failed: dict[Slot, Unusable] = {}
+        self.choice: Choice | None = None
         self._job, self._kept, self._writer = job, kept, writer
         self._found, self._index, self._manifest = found, found.index, manifest
+        self._engines = Engines(job, kept, found.index)
         self._progress = progress
         self._computed: list[npt.NDArray[np.uint8]] = []
 
@@ -94,20 +101,22 @@ class Computing:
         for stream in self._kept.shapes:
             entry = self._entry(stream)
             plan = entry.open_plan
-            if plan is not None and self._suits(plan):
+            if plan is not None:
                 pending = self._writer.pending(self._index, stream, plan)
-                if plans.digest(pending) == plan.pending_sha256:
+                same = plans.digest(pending) == plan.pending_sha256
+                if same and self._suits(stream, plan, pending):
                     yield entry, pending
 
-    def _suits(self, plan: Plan) -> bool:
+    def _suits(self, stream: Stream, plan: Plan, pending: passes.Contents) -> bool:
         job = self._job
-        if plan.versions != versions() or job.batch_size not in (None, plan.batch_size):
+        if plan.versions != versions(plan.engine) or job.batch_size not in (None, plan.batch_size):
             return False
         if job.engine not in ("auto", plan.engine) or job.device not in ("auto", plan.device):
             return False
         try:
-            self._engine(plan=plan)
-        except EngineError:
+            self._engines.vouch((stream,), plan, pending)
+        except EngineError as error:
+            log.warning("%s; what it began is planned anew", error)
             return False
         return True
 
@@ -130,24 +139,15 @@ class Computing:
         entry = self._writer.manifest.streams.get(stream.key)
         return entry or StreamEntry(stream, self._kept.shapes[stream])
 
-    def _engine(self, streams: Collection[Stream] = (), plan: Plan | None = None) -> Engine:
-        """What runs the stem of some streams (else the whole stem), as a plan or the job says."""
-        job = self._job
-        return make_engine(
-            plan.engine if plan else job.engine,
-            self._kept.stem(streams) if streams else job.backbone.stem,
-            job.backbone.preprocessing,
-            device=plan.device if plan else job.device,
-            threads=plan.threads if plan else None,
-        )
-
     def _planned(self, entries: tuple[StreamEntry, ...], missing: passes.Contents) -> passes.Pass:
         """A pass for streams that lack the same contents, with a plan for each."""
+        self.choice = self._engines.choose([entry.stream for entry in entries], missing)
+        log.info("engine %s: %s", self.choice.engine.name, self.choice.why)
         return passes.begun(
             entries,
             missing,
-            self._engine(),
-            versions(),
+            self.choice.engine,
+            versions(self.choice.engine.name),
             batch_size=self._job.batch_size or DEFAULT_BATCH,
             shard_rows=self._job.shard_rows,
         )
@@ -160,12 +160,14 @@ class Computing:
         """
         if not entry.shards:
             return True
-        engine = self._engine((entry.stream,))
-        now = {"engine": engine.name, "device": engine.device, "versions": versions()}
-        changed = what_changed(entry.plans[-1].provenance, now)
+        before = entry.plans[-1]
+        name = self._engines.like(before)
+        device = self._engines.of((entry.stream,), "torch").device
+        now = {"engine": name, "device": device, "versions": versions(name)}
+        changed = what_changed(before.provenance, now)
         if changed:
             log.info("checking cached rows, since %s", "; ".join(changed))
-            with engine:
+            with self._engines.of((entry.stream,), name) as engine:
                 return refuse_disagreement(
                     self._job.folder,
                     self._writer.reader(entry.stream.key),
@@ -207,7 +209,7 @@ class Computing:
         committed = replace(self._manifest, streams=self._writer.manifest.streams)
         self._commit(begun.within(committed))
         started = time.perf_counter()
-        with self._engine(begun.shapes, begun.plan) as engine:
+        with self._engines.of(begun.shapes, begun.plan.engine, begun.plan) as engine:
             self._compute(begun, engine)
         self.seconds += time.perf_counter() - started
 
@@ -223,18 +225,18 @@ class Computing:
             threads=job.threads or available_cores(),
             ahead=2 * plan.batch_size,
         )
-        with closing(pixels):
-            for number, run in todo:
-                extracted = extract_shard(
-                    engine,
-                    pixels,
-                    places.slots(run),
-                    begun.shapes,
-                    blank=blank_pixels(job.backbone.preprocessing),
-                    batch_size=plan.batch_size,
-                    on_batch=lambda n: self._report(n, total),
-                )
-                self._keep(begun, number, extracted)
+        with closing(pixels), Behind() as behind:
+            extracted = extract_shards(
+                engine,
+                pixels,
+                (places.slots(run) for _, run in todo),
+                begun.shapes,
+                blank=blank_pixels(job.backbone.preprocessing),
+                batch_size=plan.batch_size,
+                on_batch=lambda n: self._report(n, total),
+            )
+            for (number, _), shard in zip(todo, extracted, strict=True):
+                behind.do(partial(self._keep, begun, number, shard))
 
     def _keep(self, begun: passes.Pass, number: int, extracted: ExtractedShard) -> None:
         """Commit the shards of a pass that were computed together."""

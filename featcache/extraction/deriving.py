@@ -90,7 +90,8 @@ def derive(
     """
     started = time.perf_counter()
     manifest = manifests.load(folder)
-    with writing(folder, backbone.recipe(), manifest.backbone, manifest.source) as writer:
+    recipe = backbone.recipe(manifest.recipe.precision)
+    with writing(folder, recipe, manifest.backbone, manifest.source) as writer:
         deriving = Deriving(writer, traced_of(backbone), streams, means, progress)
         deriving.run()
         seconds = round(time.perf_counter() - started, 3)
@@ -199,11 +200,12 @@ class Deriving:
         """What runs the units between a parent and some streams derived from it."""
         cuts = [cut for cut, _ in outputs_of(streams)]
         return make_engine(
-            plan.engine if plan else "auto",
+            "torch",
             between(self._traced, self._parent(streams[0]).entry.stream.cut, cuts),
             None,
             device=plan.device if plan else self._means.device,
             threads=plan.threads if plan else None,
+            precision=self._writer.manifest.recipe.precision,
         )
 
     def _planned(self, entries: tuple[StreamEntry, ...], missing: passes.Contents) -> passes.Pass:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featcache.backbones.registry import Backbone
 from featcache.images.sources import Source
-from featcache.recipe import Pooling, StoredDtype, View
+from featcache.recipe import Pooling, Precision, Recipe, StoredDtype, View
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); stages are "hash" and "extract"."""
@@ -33,6 +33,8 @@ class Job:
         views: all of them, the plain one first; see `images.policies`.
         dtype: stored dtype; None takes float32 for vectors, float16 for what is not pooled.
         engine, device: "auto" or a name.
+        precision: of the forward pass's arithmetic; part of the recipe.
+        compiled: folder where engines keep what they compiled, for a second start; None: nowhere.
         batch_size: rows a forward pass; None takes the open plan's, else `DEFAULT_BATCH`.
         threads: decoding threads; None takes all cores. Never changes a byte.
         shard_rows: slots a shard, rounded up to whole batches; None lets the plan decide.
@@ -52,6 +54,8 @@ class Job:
     dtype: StoredDtype | None = None
     engine: str = "auto"
     device: str = "auto"
+    precision: Precision = "fp32"
+    compiled: Path | None = None
     batch_size: int | None = None
     threads: int | None = None
     shard_rows: int | None = None
@@ -59,3 +63,8 @@ class Job:
     verify_content: bool = False
     replace_source: bool = False
     as_indexed: bool = False
+
+    @property
+    def recipe(self) -> Recipe:
+        """What decides the values."""
+        return self.backbone.recipe(self.precision)

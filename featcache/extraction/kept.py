@@ -40,7 +40,7 @@ class Kept:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        recipe = job.backbone.recipe().key
+        recipe = job.recipe.key
         feature = Stream(recipe, dtype=job.dtype or "float32")
         plain: dict[Stream, tuple[int, ...]] = {feature: (job.backbone.width,)}
         for cut in self._cuts():

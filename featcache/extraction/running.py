@@ -35,7 +35,7 @@ class Extraction:
         changes: against the index before, None at the first extraction.
         passed_over, warnings: from the scan.
         seconds: of the whole, `compute_seconds` of decoding and forward passes.
-        engine: name, device, threads, batch size.
+        engine: name, device, threads, batch size, and why it was taken.
     """
 
     index: Index
@@ -59,7 +59,7 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         SourceError, StoreError, EngineError, PictureError (strict): each says what to do.
     """
     started = time.perf_counter()
-    recipe, kept = job.backbone.recipe(), Kept(job)
+    recipe, kept = job.recipe, Kept(job)
     backbone = {"name": job.backbone.name, "locator": job.backbone.locator}
     with writing(
         job.folder, recipe, backbone, job.source.locator, replace_source=job.replace_source
@@ -134,7 +134,7 @@ def _summary(
         skipped=skipped,
         changes=compare(before, index) if before is not None else None,
         passed_over=found.passed_over,
-        warnings=found.warnings,
+        warnings=(*found.warnings, *(computing.choice.warnings if computing.choice else ())),
         seconds=time.perf_counter() - started,
         compute_seconds=computing.seconds,
         engine={
@@ -142,6 +142,7 @@ def _summary(
             "device": used.device,
             "threads": used.threads,
             "batch_size": used.batch_size,
+            "why": computing.choice.why if computing.choice else "as it was begun",
         },
     )
 

@@ -14,16 +14,6 @@ from featcache.engines import available_cores, make_engine, versions
 from featcache.errors import EngineError
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return load_backbone("timm/test_resnet", weights="random", image_size=32)
-
-
-@pytest.fixture(scope="module")
-def pixels() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-
-
 def engine_of(backbone: Backbone, **options: Any):
     return make_engine("auto", backbone.stem, backbone.preprocessing, **options)
 

@@ -252,12 +252,12 @@ def test_rows_of_other_versions_are_derived_again_before_they_are_extended(
     derive_all(lab)
     lab.source.pictures["new"] = 40
     lab.run(cuts=("low",), pooling="none")
-    monkeypatch.setattr(deriving, "versions", lambda: {"torch": "99"})
+    monkeypatch.setattr(deriving, "versions", lambda engine="torch": {"torch": "99"})
     assert derive_all(lab) == 1
     assert_right(lab, "middle")
     lab.source.pictures["newer"] = 41
     lab.run(cuts=("low",), pooling="none")
-    monkeypatch.setattr(deriving, "versions", lambda: {"torch": "100"})
+    monkeypatch.setattr(deriving, "versions", lambda engine="torch": {"torch": "100"})
     lab.stem.middle.scale = 0.6
     with pytest.raises(CacheMismatchError, match=r"rows computed again differ.*torch.*100"):
         derive_all(lab)
@@ -269,7 +269,7 @@ def test_a_plan_of_other_versions_is_not_resumed_but_made_anew(
     lab = make(range(9))
     lab.run(cuts=("low",), pooling="none")
     assert interrupted(lab, 3)
-    monkeypatch.setattr(deriving, "versions", lambda: {"torch": "99"})
+    monkeypatch.setattr(deriving, "versions", lambda engine="torch": {"torch": "99"})
     assert derive_all(lab) == 9 - 4
     plans = reader_of(lab, "middle").entry.plans
     assert [plan.versions == {"torch": "99"} for plan in plans] == [False, True]

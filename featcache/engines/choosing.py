@@ -1,0 +1,149 @@
+"""Which engine a job is worth, by a short measured trial on its own pictures."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.engines import Engine, has_openvino
+from featcache.engines.parity import refuse_disparity
+from featcache.errors import EngineError
+from featcache.recipe import Precision
+
+FEWEST = 64
+"""Pictures below which a trial takes longer than it can save."""
+
+_WORTH = {"openvino": 8.0, "torch-compile": 600.0}
+"""Seconds that torch must have to go, for another engine to be made ready and tried."""
+
+_RUNS = 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine, why it was taken, and what was refused."""
+
+    engine: Engine
+    why: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What engines are tried on, and for.
+
+    Attributes:
+        make: makes an engine by its name.
+        pixels: gives (at most so many, H, W, 3) uint8 of the job's own pictures.
+        pictures: how many forward passes of one picture are to be done.
+        precision: of the arithmetic.
+    """
+
+    make: Callable[[str], Engine]
+    pixels: Callable[[int], npt.NDArray[np.uint8]]
+    pictures: int
+    precision: Precision = "fp32"
+
+
+def choose(name: str, trial: Trial) -> Choice:
+    """The engine of a name; for "auto" the one that is quickest in a trial.
+
+    An engine other than plain torch must agree with it on real pictures; one that does not, or
+    cannot run the network, is refused with a warning, and torch is taken.
+
+    Raises:
+        EngineError: what was asked for is not there, or no engine can run.
+    """
+    reference = trial.make("torch")
+    if name == "auto":
+        return _quickest(reference, trial)
+    if name == reference.name:
+        return Choice(reference, "asked for")
+    engine = trial.make(name)
+    try:
+        vouch(engine, reference, trial)
+    except EngineError as error:
+        return Choice(reference, f"{name} was refused", (f"{error}; torch is used",))
+    return Choice(engine, "asked for")
+
+
+def vouch(engine: Engine, reference: Engine, trial: Trial) -> None:
+    """Refuse an engine that does not agree with the reference; see `refuse_disparity`."""
+    pixels = trial.pixels(_rows(engine))
+    if len(pixels):
+        refuse_disparity(engine, reference, pixels, trial.precision)
+
+
+def _quickest(reference: Engine, trial: Trial) -> Choice:
+    candidates = _candidates(reference)
+    if not candidates:
+        return Choice(reference, f"what runs on {reference.device} here")
+    if trial.pictures < FEWEST:
+        return Choice(reference, f"{trial.pictures} pictures are too few for a trial of engines")
+    pixels = trial.pixels(_rows(reference))
+    if not len(pixels):
+        return Choice(reference, "no picture for a trial of engines")
+    rates = {reference.name: _rate(reference, pixels)}
+    best, warnings = reference, list[str]()
+    for name in candidates:
+        if trial.pictures / rates[best.name] < _WORTH[name]:
+            continue
+        try:
+            engine = trial.make(name)
+            vouch(engine, reference, trial)
+            rates[name] = _rate(engine, pixels)
+        except EngineError as error:
+            warnings.append(f"{error}; it is not used")
+            continue
+        best = max(best, engine, key=lambda each: rates[each.name])
+    return Choice(best, _told(best, rates, len(pixels), trial.pictures), tuple(warnings))
+
+
+def _candidates(reference: Engine) -> list[str]:
+    """Engines that may be quicker than torch on its device, the ones that start sooner first."""
+    if reference.device != "cpu":
+        return []
+    if has_openvino():
+        return ["openvino"]
+    return ["torch-compile"] if _can_compile() else []
+
+
+def _can_compile() -> bool:
+    """Whether torch finds what it compiles with."""
+    return importlib.util.find_spec("triton") is not None or any(
+        map(shutil.which, ("g++", "clang++"))
+    )
+
+
+def _rows(engine: Engine) -> int:
+    """Pictures of a trial: so many that all cores have work."""
+    return max(8, 4 * engine.threads)
+
+
+def _rate(engine: Engine, pixels: npt.NDArray[Any]) -> float:
+    """Pictures a second, the best of a few runs after a first that does not count."""
+    with engine:
+        engine.run_all(pixels)
+        return len(pixels) / min(map(_seconds, [partial(engine.run_all, pixels)] * _RUNS))
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def _told(best: Engine, rates: dict[str, float], rows: int, pictures: int) -> str:
+    measured = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
+    if len(rates) == 1:
+        seconds = pictures / rates[best.name]
+        return f"about {seconds:.0f} s to go, too few for a trial of other engines"
+    return f"pictures/s in a trial of {rows} pictures: {measured}"

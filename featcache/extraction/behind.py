@@ -1,0 +1,37 @@
+"""Work done one step behind by a thread: what is finished is written while the next is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
+
+
+class Behind:
+    """Calls in a thread, one at a time and in order; used as a context.
+
+    An error of a call comes out at the next one, or at the end. The end waits for the last call,
+    also where an error or an interruption brings it about, so that what is finished is kept.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "featcache-behind")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        self._pool.shutdown(wait=True)
+        if kind is None:
+            self._wait()
+
+    def do(self, call: Callable[[], None]) -> None:
+        """Begin a call, after the one before it is done."""
+        self._wait()
+        self._last = self._pool.submit(call)
+
+    def _wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()

@@ -1,0 +1,101 @@
+"""The engines of a job: made once, chosen by a trial on its pictures, vouched for when resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import closing
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.engines import Engine, available_cores, has_openvino, make_engine
+from featcache.engines import Kept as Compiled
+from featcache.engines.choosing import Choice, Trial, choose, vouch
+from featcache.extraction.jobs import Job
+from featcache.extraction.kept import Kept, outputs_of, views_of
+from featcache.extraction.passes import Contents
+from featcache.extraction.pipeline import Unusable, load
+from featcache.extraction.scanning import Places
+from featcache.images.ahead import in_order
+from featcache.recipe import Stream, sha256_json
+from featcache.store.index import Index
+from featcache.store.manifest import Plan
+
+
+class Engines:
+    """What runs the stems of a job.
+
+    Args:
+        job: what is asked.
+        kept: its streams.
+        index: where its contents lie.
+    """
+
+    def __init__(self, job: Job, kept: Kept, index: Index) -> None:
+        self._job, self._kept, self._index = job, kept, index
+        self._made: dict[str, Engine] = {}
+
+    def of(self, streams: Collection[Stream], name: str, plan: Plan | None = None) -> Engine:
+        """What runs the stem of some streams, on the device of a plan, else of the job.
+
+        Raises:
+            EngineError: it is not there.
+        """
+        job = self._job
+        device, threads = (plan.device, plan.threads) if plan else (job.device, None)
+        outputs = [list(output) for output in outputs_of(streams)]
+        stem = sha256_json([job.recipe.key, outputs])
+        key = repr((stem, name, device, threads or available_cores()))
+        if key not in self._made:
+            self._made[key] = make_engine(
+                name,
+                self._kept.stem(streams),
+                job.backbone.preprocessing,
+                device=device,
+                threads=threads,
+                precision=job.precision,
+                kept=Compiled(job.compiled, stem) if job.compiled else None,
+            )
+        return self._made[key]
+
+    def choose(self, streams: Collection[Stream], missing: Contents) -> Choice:
+        """What is to compute some contents of some streams; see `engines.choosing.choose`."""
+        return choose(self._job.engine, self._trial(streams, missing))
+
+    def vouch(self, streams: Collection[Stream], plan: Plan, contents: Contents) -> None:
+        """Refuse to go on with a plan's engine where it does not agree with torch any more.
+
+        Raises:
+            EngineError: it is not there, or it disagrees.
+        """
+        engine, reference = self.of(streams, plan.engine, plan), self.of(streams, "torch", plan)
+        if engine is not reference:
+            vouch(engine, reference, self._trial(streams, contents))
+
+    def like(self, plan: Plan) -> str:
+        """The engine that "auto" may go on with where a plan's rows are extended."""
+        if self._job.engine != "auto":
+            return self._job.engine
+        return plan.engine if plan.engine != "openvino" or has_openvino() else "torch"
+
+    def _trial(self, streams: Collection[Stream], contents: Contents) -> Trial:
+        return Trial(
+            make=partial(self.of, streams),
+            pixels=lambda most: self._pixels(contents[:most]),
+            pictures=len(contents) * len(views_of(streams)),
+            precision=self._job.precision,
+        )
+
+    def _pixels(self, contents: Contents) -> npt.NDArray[np.uint8]:
+        """(at most B, H, W, 3) of those contents that have pixels."""
+        job, preprocessing = self._job, self._job.backbone.preprocessing
+        loaded = in_order(
+            partial(load, job.source, preprocessing),
+            Places(self._index).slots(contents),
+            threads=job.threads or available_cores(),
+            ahead=len(contents),
+        )
+        with closing(loaded):
+            usable = [pixels for pixels in loaded if not isinstance(pixels, Unusable)]
+        return np.stack(usable) if usable else np.zeros((0, *preprocessing.size, 3), np.uint8)

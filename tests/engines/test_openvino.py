@@ -1,0 +1,171 @@
+"""OpenVINO gives what torch gives, in order, however batches are cut, and from what it kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featcache.backbones.pooling import pooled_stem
+from featcache.backbones.registry import Backbone, load_backbone
+from featcache.backbones.tracing import trace
+from featcache.engines import Kept, make_engine, versions
+from featcache.engines.parity import relative_differences
+from featcache.errors import EngineError
+
+openvino = pytest.importorskip("openvino")
+
+
+def engine_of(backbone: Backbone, **options: Any):
+    return make_engine("openvino", backbone.stem, backbone.preprocessing, **options)
+
+
+def reference(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
+    with make_engine("torch", backbone.stem, backbone.preprocessing, device="cpu") as engine:
+        return engine.run(pixels)
+
+
+@pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit", "timm/test_efficientnet"])
+def test_features_are_torchs(name: str) -> None:
+    backbone = load_backbone(name, weights="random")
+    size = backbone.preprocessing.size
+    pixels = np.random.default_rng(1).integers(0, 256, (5, *size, 3), dtype=np.uint8)
+    expected = reference(backbone, pixels)
+    with engine_of(backbone) as engine:
+        found = engine.run(pixels)
+    assert found.dtype == np.float32
+    assert relative_differences(found, expected).max() < 1e-5
+
+
+def test_a_row_depends_on_nothing_beside_it(backbone: Backbone, pixels: np.ndarray) -> None:
+    with engine_of(backbone, threads=2) as engine:
+        whole = engine.run(pixels)
+        alone = np.concatenate([engine.run(pixels[i : i + 1]) for i in range(len(pixels))])
+        turned = engine.run(pixels[::-1].copy())[::-1]
+    assert np.array_equal(whole, alone)
+    assert np.array_equal(whole, turned)
+
+
+def test_batches_come_back_in_order_and_are_taken_one_ahead_at_most(
+    backbone: Backbone, pixels: np.ndarray
+) -> None:
+    batches = [np.roll(pixels, i, axis=0) for i in range(7)]
+    expected = reference(backbone, pixels)
+    taken = 0
+
+    def given():
+        nonlocal taken
+        for batch in batches:
+            taken += 1
+            yield batch
+
+    with engine_of(backbone, threads=2) as engine:
+        for i, (found,) in enumerate(engine.run_each(given())):
+            assert taken <= i + 2
+            assert relative_differences(found, np.roll(expected, i, axis=0)).max() < 1e-5
+    assert taken == i + 1 == 7
+
+
+def test_a_run_that_is_given_up_leaves_the_engine_usable(
+    backbone: Backbone, pixels: np.ndarray
+) -> None:
+    engine = engine_of(backbone, threads=1)
+    with engine:
+        next(engine.run_each([pixels, pixels[::-1].copy()]))
+    with engine:
+        assert np.array_equal(engine.run(pixels), engine.run(pixels))
+
+
+def test_several_activations_come_in_their_order(backbone: Backbone, pixels: np.ndarray) -> None:
+    traced = trace(backbone.stem, backbone.preprocessing.size)
+    stem = pooled_stem(traced, [("penultimate", "none"), ("layer3.0", "none"), ("layer2.0", "avg")])
+    outputs = []
+    for name in ("torch", "openvino"):
+        with make_engine(name, stem, backbone.preprocessing, device="cpu") as engine:
+            outputs.append(engine.run_all(pixels))
+    for ours, theirs in zip(*outputs, strict=True):
+        assert ours.shape == theirs.shape
+        assert relative_differences(theirs, ours).max() < 1e-5
+
+
+def test_a_second_start_takes_what_was_kept_and_what_is_damaged_is_made_anew(
+    backbone: Backbone, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featcache.engines import openvino as ours
+
+    converted = ours._converted
+    made: list[object] = []
+    monkeypatch.setattr(ours, "_converted", lambda *a: made.append(a) or converted(*a))
+    kept = Kept(tmp_path / "compiled", "a stem")
+
+    def run() -> np.ndarray:
+        with engine_of(backbone, kept=kept) as engine:
+            return engine.run(pixels)
+
+    first = run()
+    assert np.array_equal(run(), first)
+    assert len(made) == 1
+    (file,) = kept.folder.iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert np.array_equal(run(), first)
+    assert np.array_equal(run(), first)
+    assert len(made) == 2
+    with engine_of(backbone, kept=Kept(kept.folder, "another stem")) as engine:
+        assert np.array_equal(engine.run(pixels), first)
+    assert len(made) == 3
+    assert len(list(kept.folder.iterdir())) == 2
+
+
+def test_the_oldest_of_what_is_kept_goes(backbone: Backbone, tmp_path: Path) -> None:
+    for number in range(10):
+        engine_of(backbone, kept=Kept(tmp_path, str(number)))
+    assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_where_nothing_can_be_kept_it_runs_all_the_same(
+    backbone: Backbone, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with engine_of(backbone, kept=Kept(blocked / "compiled", "a stem")) as engine:
+        assert engine.run(pixels).shape == (len(pixels), backbone.width)
+
+
+def test_what_it_cannot_do_is_said(backbone: Backbone) -> None:
+    with pytest.raises(EngineError, match=r"does not run on cuda; take --engine torch"):
+        engine_of(backbone, device="cuda")
+    with pytest.raises(EngineError, match="does not run on activations; take --engine torch"):
+        make_engine("openvino", backbone.stem, None)
+    with pytest.raises(EngineError, match=r"precision 'tf32'.*fp32, bf16, fp16"):
+        engine_of(backbone, precision="tf32")
+
+
+def test_a_network_that_it_cannot_read_is_an_error_that_says_so(backbone: Backbone) -> None:
+    import torch
+
+    class Odd(torch.nn.Module):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvals(batch.mean(dim=1)).real
+
+    with pytest.raises(
+        EngineError, match=r"OpenVINO cannot run this network \(.*take --engine tor"
+    ):
+        make_engine("openvino", Odd(), backbone.preprocessing)
+
+
+def test_where_it_is_not_installed_the_error_says_how(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import featcache.engines
+
+    monkeypatch.setattr(featcache.engines, "has_openvino", lambda: False)
+    with pytest.raises(EngineError, match=r"not installed; run: pip install 'featcache\[cpu\]'"):
+        engine_of(backbone)
+
+
+def test_its_version_is_provenance() -> None:
+    assert versions("openvino") == versions() | {"openvino": openvino.__version__.split("-")[0]}
