@@ -252,15 +252,15 @@ class _Group:
         strengths = 1 / (total[:, None] * torch.from_numpy(C).to(total.device))
         partial: dict[tuple[int, int], dict[int, _Part]] = {}
         for solved in walk(batch, start, strengths, self._problem.tolerance):
-            if solved.position not in asked:
-                continue
-            solved = replace(solved, position=asked[solved.position])
-            fold, j = owners[solved.problem]
-            parts = partial.setdefault((fold, solved.position), {})
-            parts[j] = _Part(solved, self._wanted(fold, solved))
-            if len(parts) == self._columns[fold].problems:
-                del partial[fold, solved.position]
-                yield self._fit(fold, [parts[j] for j in sorted(parts)])
+            if solved.position in asked:
+                fold, j = owners[solved.problem]
+                position = asked[solved.position]
+                parts = partial.setdefault((fold, position), {})
+                parts[j] = self._part(fold, replace(solved, position=position))
+                if len(parts) == self._columns[fold].problems:
+                    del partial[fold, position]
+                    yield self._fit(fold, [parts[j] for j in sorted(parts)])
+            del solved  # or its logits, of all rows, would outlive the next ones
 
     def _batch(self, folds: list[int]) -> tuple[Batch, Tensor]:
         """Their problems, and the total weight of the rows of each."""
@@ -316,6 +316,11 @@ class _Group:
     def _easy(self) -> float:
         """A C that is solved from nothing: times the mean squared norm of the rows it is 10."""
         return 10 / float(self._rows.scale[0, :-1].sum().clamp(min=1e-300))
+
+    def _part(self, fold: int, solved: Solved) -> _Part:
+        """What is kept of a solved problem: no logits but those that are scored."""
+        freed = replace(solved, logits=solved.logits.new_empty(0))
+        return _Part(freed, self._wanted(fold, solved))
 
     def _wanted(self, fold: int, solved: Solved) -> Tensor:
         """(K, s) logits of the rows that a fold scores."""
