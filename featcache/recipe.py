@@ -18,6 +18,9 @@ from typing import Any, Literal, Self, get_args
 FORMAT = 1
 """Version of the identity scheme; part of every key, so that a changed rule changes every key."""
 
+DRAFT = "pillow-draft"
+"""The decoder that leaves out pixels of large JPEGs."""
+
 PENULTIMATE = "penultimate"
 """The cut of depth 0: the input of the last linear layer."""
 
@@ -25,6 +28,7 @@ ResizeMode = Literal["shorter", "exact", "longer"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 StoredDtype = Literal["float32", "float16"]
+Decoder = Literal["pillow", "pillow-draft"]
 Pooling = Literal["none", "avg", "cls", "flatten"]
 
 
@@ -168,15 +172,21 @@ class Recipe:
         weights: hex sha256 of the network's tensors (names, dtypes, shapes, bytes).
         architecture: which code runs them, e.g. `timm/tf_efficientnet_lite0`.
         preprocessing: see `Preprocessing`.
-        decoder: what turns a file into pixels.
+        decoder: what turns a file into pixels: "pillow" decodes all of them, "pillow-draft" large
+            JPEGs at 1/2, 1/4 or 1/8 of their size; see `images.decode`.
         precision: arithmetic of the forward pass.
     """
 
     weights: str
     architecture: str
     preprocessing: Preprocessing
-    decoder: str = "pillow"
+    decoder: Decoder = "pillow"
     precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.decoder not in get_args(Decoder):
+            known = _one_of("decoder", get_args(Decoder))
+            raise ValueError(f"recipe: {known}, not {self.decoder!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON's own types."""

@@ -18,7 +18,7 @@ OTHER: dict[type, dict[str, Any]] = {
         "weights": "e" * 64,
         "architecture": "test/other",
         "preprocessing": replace(PLAIN, size=(32, 32)),
-        "decoder": "other",
+        "decoder": "pillow-draft",
         "precision": "bf16",
     },
     Stream: {

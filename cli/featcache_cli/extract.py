@@ -133,6 +133,14 @@ def extract(
             help="What rows are stored as. Else float32; float16 for 'flatten' and 'none'."
         ),
     ] = None,
+    fast_decode: Annotated[
+        bool,
+        typer.Option(
+            "--fast-decode",
+            help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size. Quicker, but other "
+            "features, so another cache.",
+        ),
+    ] = False,
     engine: Annotated[
         EngineName,
         typer.Option(
@@ -201,6 +209,7 @@ def extract(
             augment_seed=augment_seed,
             tta=tta,
             store_dtype=store_dtype.value if store_dtype else None,
+            fast_decode=fast_decode,
             engine=engine.value,
             device=device,
             precision=precision.value,

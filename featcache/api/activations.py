@@ -169,6 +169,7 @@ class _Making:
                 cuts=tuple(cuts),
                 pooling="none",
                 views=self._views,
+                decoder=self._cache.manifest.recipe.decoder,
                 dtype=None if dtype == "float16" and not halved else dtype,
                 precision=self._cache.manifest.recipe.precision,
                 as_indexed=True,

@@ -14,7 +14,7 @@ from featcache.extraction.running import Extraction, Job, run
 from featcache.extraction.scanning import path_counts
 from featcache.images.naming import folder_safe
 from featcache.images.sources import open_source
-from featcache.recipe import Preprocessing
+from featcache.recipe import DRAFT, Preprocessing
 from featcache.results import ChangeCounts, ExtractResult, FeatureInfo, Skip, ViewSet
 from featcache.store.cache import Cache
 
@@ -52,6 +52,7 @@ def extract(
         cuts=request.cuts,
         pooling=request.pooling,
         views=request.all_views,
+        decoder=DRAFT if request.fast_decode else "pillow",
         dtype=request.store_dtype,
         engine=request.engine,
         device=request.device,

@@ -60,6 +60,8 @@ class ExtractRequest:
         tta: so many random crops of every picture, to be predicted beside the plain view.
         store_dtype: what rows are stored as; None takes float32, and float16 for activations that
             are not pooled ("flatten", "none").
+        fast_decode: decode large JPEGs at a fraction of their size; gives other features, so it is
+            part of the recipe.
         engine: "torch", "torch-compile", "openvino" (extra `cpu`), or "auto", which takes the one
             that is quickest in a short trial on these pictures.
         device: "auto" or a name.
@@ -88,6 +90,7 @@ class ExtractRequest:
     augment_seed: int = 0
     tta: int = 0
     store_dtype: StoredDtype | None = None
+    fast_decode: bool = False
     engine: str = "auto"
     device: str = "auto"
     precision: Precision = "fp32"

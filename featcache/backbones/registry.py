@@ -21,7 +21,7 @@ from featcache.backbones.published import scaled
 from featcache.backbones.seeding import seeded
 from featcache.backbones.weights import fit, read_state
 from featcache.errors import BackboneError, WeightsError
-from featcache.recipe import Precision, Preprocessing, Recipe
+from featcache.recipe import Decoder, Precision, Preprocessing, Recipe
 
 __all__ = [
     "DEFAULT",
@@ -73,12 +73,13 @@ class Backbone:
     parameters: int
     _tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
-    def recipe(self, precision: Precision = "fp32") -> Recipe:
+    def recipe(self, precision: Precision = "fp32", decoder: Decoder = "pillow") -> Recipe:
         """What decides the values this backbone gives."""
         return Recipe(
             weights=self.weights_sha256,
             architecture=self.architecture,
             preprocessing=self.preprocessing,
+            decoder=decoder,
             precision=precision,
         )
 

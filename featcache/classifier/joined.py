@@ -20,12 +20,10 @@ from featcache.classifier.tuned import halved_at, tuned_stem
 from featcache.engines import Engine, available_cores, make_engine
 from featcache.errors import BackboneError, ClassifierError, PictureError, WeightsError
 from featcache.extraction.pipeline import Pixels, Unusable
-from featcache.images.ahead import in_order
-from featcache.images.augmentation import view_pixels
-from featcache.images.decode import decode
 from featcache.images.files import read_file
+from featcache.images.loading import pictures_in_order, pixels_of_views
 from featcache.images.sources import content_hash
-from featcache.recipe import Preprocessing, Recipe, View, differing_fields
+from featcache.recipe import Recipe, View, differing_fields
 
 BATCH = 32
 """Pictures a forward pass, at most."""
@@ -58,7 +56,7 @@ class Classifier:
     """
 
     def __init__(self, content: ClassifierFile, backbone: Backbone) -> None:
-        ours = backbone.recipe(content.recipe.precision)
+        ours = backbone.recipe(content.recipe.precision, content.recipe.decoder)
         if ours != content.recipe:
             fields = "; ".join(differing_fields(ours.to_dict(), content.recipe.to_dict()))
             remedy = (
@@ -103,8 +101,8 @@ class Classifier:
             device: "auto" or a name.
             crops: views to be answered beside the plain one; see `tta_views`.
         """
-        pixels = in_order(
-            partial(_load_file, self.recipe.preprocessing, (View(), *crops)),
+        pixels = pictures_in_order(
+            partial(_load_file, self.recipe, (View(), *crops)),
             paths,
             threads=available_cores(),
             ahead=2 * BATCH,
@@ -151,12 +149,11 @@ class Classifier:
                 yield Answer(path, plain, crops=np.array(crops).reshape(-1, len(plain)))
 
 
-def _load_file(preprocessing: Preprocessing, views: Sequence[View], path: str) -> Pixels | Unusable:
+def _load_file(recipe: Recipe, views: Sequence[View], path: str) -> Pixels | Unusable:
     """(V, H, W, 3) pixels of views of a picture."""
     try:
         content = read_file(".", path)
-        image, key = decode(content), content_hash(content)
-        return np.stack([view_pixels(image, preprocessing, view, key) for view in views])
+        return pixels_of_views(content, recipe, views, content_hash(content))
     except PictureError as error:
         return Unusable(str(error))
     except MemoryError:

@@ -126,8 +126,7 @@ def _refuse_unlike(path: Path, parity: Parity, allowed: float) -> None:
 
 def measure(classifier: Classifier, rows: CheckedRows) -> Parity:
     """Run the rows from pixels and compare their logits with the cached ones."""
-    preprocessing = classifier.recipe.preprocessing
-    outcomes = [load(rows.source, preprocessing, slot) for slot in rows.slots]
+    outcomes = [load(rows.source, classifier.recipe, slot) for slot in rows.slots]
     for slot, outcome in zip(rows.slots, outcomes, strict=True):
         if isinstance(outcome, Unusable):
             raise SourceMissingError(

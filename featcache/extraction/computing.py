@@ -179,16 +179,15 @@ class Computing:
 
     def _again(self, entry: StreamEntry, engine: Engine, slots: list[Slot]) -> ExtractedShard:
         """Rows of a stream as they are computed now."""
-        source, preprocessing = self._job.source, self._job.backbone.preprocessing
-        views = (entry.stream.view,)
-        pixels = stream_pixels(source, preprocessing, views, slots, threads=1, ahead=len(slots))
+        source, recipe, views = self._job.source, self._job.recipe, (entry.stream.view,)
+        pixels = stream_pixels(source, recipe, views, slots, threads=1, ahead=len(slots))
         with closing(pixels):
             return extract_shard(
                 engine,
                 pixels,
                 slots,
                 {entry.stream: entry.shape},
-                blank=blank_pixels(preprocessing),
+                blank=blank_pixels(recipe.preprocessing),
                 batch_size=self._job.batch_size or DEFAULT_BATCH,
             )
 
@@ -219,7 +218,7 @@ class Computing:
         places = Places(self._index)
         pixels = stream_pixels(
             job.source,
-            job.backbone.preprocessing,
+            job.recipe,
             views_of(begun.shapes),
             (slot for _, run in todo for slot in places.slots(run)),
             threads=job.threads or available_cores(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featcache.backbones.registry import Backbone
 from featcache.images.sources import Source
-from featcache.recipe import Pooling, Precision, Recipe, StoredDtype, View
+from featcache.recipe import Decoder, Pooling, Precision, Recipe, StoredDtype, View
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); stages are "hash" and "extract"."""
@@ -31,6 +31,7 @@ class Job:
             all that can be pooled so.
         pooling: of the activations at those cuts.
         views: all of them, the plain one first; see `images.policies`.
+        decoder: what turns files into pixels; part of the recipe.
         dtype: stored dtype; None takes float32 for vectors, float16 for what is not pooled.
         engine, device: "auto" or a name.
         precision: of the forward pass's arithmetic; part of the recipe.
@@ -51,6 +52,7 @@ class Job:
     cuts: tuple[str, ...] = ()
     pooling: Pooling = "avg"
     views: tuple[View, ...] = (View(),)
+    decoder: Decoder = "pillow"
     dtype: StoredDtype | None = None
     engine: str = "auto"
     device: str = "auto"
@@ -67,4 +69,4 @@ class Job:
     @property
     def recipe(self) -> Recipe:
         """What decides the values."""
-        return self.backbone.recipe(self.precision)
+        return self.backbone.recipe(self.precision, self.decoder)

@@ -14,11 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import PictureError
-from featcache.images.ahead import in_order
-from featcache.images.augmentation import view_pixels
-from featcache.images.decode import decode
+from featcache.images.loading import pictures_in_order, pixels_of_views
 from featcache.images.sources import Source, content_hash
-from featcache.recipe import Preprocessing, View
+from featcache.recipe import Preprocessing, Recipe, View
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -39,14 +37,14 @@ class Unusable:
     permanent: bool = True
 
 
-def load(source: Source, preprocessing: Preprocessing, slot: Slot) -> Pixels | Unusable:
+def load(source: Source, recipe: Recipe, slot: Slot) -> Pixels | Unusable:
     """(H, W, 3) uint8 pixels of one slot, or why there are none."""
-    loaded = load_views(source, preprocessing, (View(),), slot)
+    loaded = load_views(source, recipe, (View(),), slot)
     return loaded if isinstance(loaded, Unusable) else loaded[0]
 
 
 def load_views(
-    source: Source, preprocessing: Preprocessing, views: Sequence[View], slot: Slot
+    source: Source, recipe: Recipe, views: Sequence[View], slot: Slot
 ) -> Pixels | Unusable:
     """(V, H, W, 3) uint8 pixels of views of one slot, decoded once, or why there are none."""
     try:
@@ -56,8 +54,7 @@ def load_views(
     if content_hash(content) != slot.content:
         return Unusable("it changed while it was read; run extract again", permanent=False)
     try:
-        image = decode(content)
-        return np.stack([view_pixels(image, preprocessing, v, slot.content) for v in views])
+        return pixels_of_views(content, recipe, views, slot.content)
     except PictureError as error:
         return Unusable(str(error))
     except MemoryError:
@@ -71,7 +68,7 @@ def blank_pixels(preprocessing: Preprocessing) -> Pixels:
 
 def stream_pixels(
     source: Source,
-    preprocessing: Preprocessing,
+    recipe: Recipe,
     views: Sequence[View],
     slots: Iterable[Slot],
     *,
@@ -79,5 +76,5 @@ def stream_pixels(
     ahead: int,
 ) -> Generator[Pixels | Unusable, None, None]:
     """(V, H, W, 3) pixels of each slot in order; see `in_order`."""
-    load_one = partial(load_views, source, preprocessing, views)
-    return in_order(load_one, slots, threads=threads, ahead=ahead)
+    load_one = partial(load_views, source, recipe, views)
+    return pictures_in_order(load_one, slots, threads=threads, ahead=ahead)

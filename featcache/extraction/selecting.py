@@ -15,9 +15,9 @@ from featcache.engines.choosing import Choice, Trial, choose, vouch
 from featcache.extraction.jobs import Job
 from featcache.extraction.kept import Kept, outputs_of, views_of
 from featcache.extraction.passes import Contents
-from featcache.extraction.pipeline import Unusable, load
+from featcache.extraction.pipeline import Unusable, blank_pixels, load
 from featcache.extraction.scanning import Places
-from featcache.images.ahead import in_order
+from featcache.images.loading import pictures_in_order
 from featcache.recipe import Stream, sha256_json
 from featcache.store.index import Index
 from featcache.store.manifest import Plan
@@ -89,13 +89,13 @@ class Engines:
 
     def _pixels(self, contents: Contents) -> npt.NDArray[np.uint8]:
         """(at most B, H, W, 3) of those contents that have pixels."""
-        job, preprocessing = self._job, self._job.backbone.preprocessing
-        loaded = in_order(
-            partial(load, job.source, preprocessing),
+        job = self._job
+        loaded = pictures_in_order(
+            partial(load, job.source, job.recipe),
             Places(self._index).slots(contents),
             threads=job.threads or available_cores(),
             ahead=len(contents),
         )
         with closing(loaded):
             usable = [pixels for pixels in loaded if not isinstance(pixels, Unusable)]
-        return np.stack(usable) if usable else np.zeros((0, *preprocessing.size, 3), np.uint8)
+        return np.stack(usable) if usable else blank_pixels(job.backbone.preprocessing)[None][:0]

@@ -10,6 +10,9 @@ from featcache.errors import PictureError
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags of TIFF 6.0, section 8
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _WHITE_IS_ZERO = 0
+_STRIP = 1 << 22
+"""Pixels that are laid on white at once: a picture in one piece would be in memory four times."""
+
 _GREY_STEP = {"L;2": 85, "L;4": 17}  # how Pillow spreads 2- and 4-bit grey over 8 bits
 
 
@@ -39,7 +42,7 @@ def to_rgb(image: Image.Image, raw: str) -> Image.Image:
         return _from_cmyk_jpeg(image).convert("RGB")
     if image.has_transparency_data:
         return _on_white(image, raw)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
@@ -72,5 +75,10 @@ def _on_white(image: Image.Image, raw: str) -> Image.Image:
         image.info["transparency"] = tuple(sample >> 8 for sample in clear)
     if image.mode == "La":  # which Pillow converts to LA only
         image = image.convert("LA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    opaque = Image.new("RGB", image.size)
+    rows = max(_STRIP // image.width, 1)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        opaque.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return opaque

@@ -10,6 +10,8 @@ import io
 import struct
 import threading
 import warnings
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from PIL import (  # noqa: F401 (importing a plugin registers its format)
@@ -24,6 +26,9 @@ from PIL import (  # noqa: F401 (importing a plugin registers its format)
 
 from featcache.errors import PictureError
 from featcache.images.colours import TIFF_HEIGHT, TIFF_WIDTH, raw_mode, to_rgb
+from featcache.images.memory import DECODED
+from featcache.images.resizing import resized_size
+from featcache.recipe import Preprocessing
 
 MAX_PIXELS = 178_956_970
 """Pictures with more are refused as decompression bombs (Pillow's own limit)."""
@@ -42,17 +47,38 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)
+"""Orientations whose rows are the columns that a person sees."""
+
+DRAFT_MARGIN = 2
+"""A draft is at least so many times as wide and high as what it is resized to. So the published
+resize still does most of the smoothing, and a random crop of a third need not be enlarged."""
+
 _filters_lock = threading.Lock()
 
 
-def decode(content: bytes | np.ndarray) -> Image.Image:
+def decode(content: bytes | np.ndarray, *, draft_for: Preprocessing | None = None) -> Image.Image:
+    """Pixels of a picture as a person sees it; see `decoded`, which bounds the memory too."""
+    with decoded(content, draft_for=draft_for) as image:
+        return image
+
+
+@contextmanager
+def decoded(
+    content: bytes | np.ndarray, *, draft_for: Preprocessing | None = None
+) -> Generator[Image.Image, None, None]:
     """Pixels of a picture as a person sees it. Safe to call from several threads.
+
+    Within the block its pixels count as those in memory, of which there is a limit; see `DECODED`.
+    So no thread may enter a second one in the first.
 
     Args:
         content: bytes of a JPEG, PNG, WebP, GIF, TIFF or BMP file, or an array (H, W) or (H, W, 3)
             uint8.
+        draft_for: decode a JPEG at 1/2, 1/4 or 1/8 of its size where this will shrink it at least
+            `DRAFT_MARGIN` times as much.
 
-    Returns:
+    Yields:
         Mode "RGB": orientation applied, alpha laid on white, the first frame of an animation.
 
     Raises:
@@ -60,13 +86,10 @@ def decode(content: bytes | np.ndarray) -> Image.Image:
         MemoryError: there is too little memory just now, which says nothing of the picture.
     """
     if isinstance(content, np.ndarray):
-        return _from_array(content)
-    try:
-        return _decode(content)
-    except (PictureError, MemoryError):
-        raise
-    except Exception as error:  # a broken file can raise anything in a parser
-        raise PictureError(_reason(error, content)) from error
+        yield _from_array(content)
+        return
+    with ExitStack() as held:
+        yield _decode(content, draft_for, held)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -78,22 +101,46 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
-def _decode(content: bytes) -> Image.Image:
+def _decode(content: bytes, draft_for: Preprocessing | None, held: ExitStack) -> Image.Image:
     try:
-        return _pixels(content)
+        return _despite_warnings(content, draft_for, held)
+    except (PictureError, MemoryError):
+        raise
+    except Exception as error:  # a broken file can raise anything in a parser
+        raise PictureError(_reason(error, content)) from error
+
+
+def _despite_warnings(
+    content: bytes, draft_for: Preprocessing | None, held: ExitStack
+) -> Image.Image:
+    try:
+        return _pixels(content, draft_for, held)
     except Warning:  # only where the process makes errors of warnings, which must decide no value
+        held.close()
         with _filters_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _pixels(content)
+            return _pixels(content, draft_for, held)
 
 
-def _pixels(content: bytes) -> Image.Image:
+def _pixels(content: bytes, draft_for: Preprocessing | None, held: ExitStack) -> Image.Image:
     image = _open(content)
     raw = raw_mode(image)
+    if draft_for is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+        _shrink(image, draft_for)
+    held.enter_context(DECODED.held(image.width * image.height))
     image.load()
     orientation = _orientation(image)  # after load: Pillow turns TIFFs itself, and drops the tag
     image = to_rgb(image, raw)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _shrink(image: JpegImagePlugin.JpegImageFile, preprocessing: Preprocessing) -> None:
+    """Have a JPEG decoded at the least size that has enough pixels for the resize."""
+    lying = _orientation(image) in _LYING
+    upright = (image.height, image.width) if lying else image.size
+    width, height = (DRAFT_MARGIN * side for side in resized_size(upright, preprocessing))
+    if min(width, height) > 0:
+        image.draft(None, (height, width) if lying else (width, height))
 
 
 def _open(content: bytes) -> Image.Image:

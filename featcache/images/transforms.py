@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F  # noqa: N812 (its name everywhere)
 
 from featcache.errors import PictureError
 from featcache.images.decode import MAX_PIXELS
+from featcache.images.resizing import resized_part, resized_size
 from featcache.recipe import Preprocessing
 
 
@@ -30,12 +30,10 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
         PictureError: so narrow that the resized picture would have no or too many pixels.
     """
     refuse_too_narrow(image, preprocessing)
-    height, width = _resized(image, preprocessing)
-    filter_ = InterpolationMode(preprocessing.interpolation)
-    image = F.resize(image, [height, width], filter_)  # type: ignore[arg-type]  # takes PIL images
+    part = resized_part(image, preprocessing)
     if preprocessing.resize_mode == "longer":
-        image = _pad(image, preprocessing)
-    return np.array(F.center_crop(image, list(preprocessing.size)))  # type: ignore[arg-type]
+        part = _pad(part, preprocessing)
+    return np.array(F.center_crop(part, list(preprocessing.size)))  # type: ignore[arg-type]
 
 
 def refuse_too_narrow(image: Image.Image, preprocessing: Preprocessing) -> None:
@@ -44,7 +42,7 @@ def refuse_too_narrow(image: Image.Image, preprocessing: Preprocessing) -> None:
     Raises:
         PictureError: resized, it would have no or too many pixels.
     """
-    height, width = _resized(image, preprocessing)
+    width, height = resized_size(image.size, preprocessing)
     if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise PictureError(
             f"too narrow: {image.width} x {image.height} pixels would be resized to "
@@ -55,20 +53,6 @@ def refuse_too_narrow(image: Image.Image, preprocessing: Preprocessing) -> None:
 def mean_colour(preprocessing: Preprocessing) -> tuple[int, ...]:
     """What is put where a picture has no pixels: the mean of a recipe, from 0 to 255."""
     return tuple(round(255 * value) for value in preprocessing.mean)
-
-
-def _resized(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
-    """(height, width) after the resize and before the crop."""
-    if preprocessing.resize_mode == "exact":
-        height, width = preprocessing.resize
-        return height, width
-    (side,) = preprocessing.resize
-    short, long = sorted(image.size)
-    if preprocessing.resize_mode == "shorter":  # torchvision's Resize(side) rounds down
-        longer = int(side * long / short)
-        return (side, longer) if image.width > image.height else (longer, side)
-    ratio = max(image.height / side, image.width / side)  # timm's ResizeKeepRatio rounds
-    return round(image.height / ratio), round(image.width / ratio)
 
 
 def _pad(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,11 @@ from featcache.engines import available_cores
 from featcache.engines.torch import means_and_deviations, normalised
 from featcache.errors import SourceMissingError
 from featcache.extraction.pipeline import Pixels, Slot, Unusable, load_views
-from featcache.images.ahead import in_order
+from featcache.images.loading import pictures_in_order
 from featcache.images.policies import FLIP, canonical_policy, views_of
 from featcache.images.sources import Source, source_from_locator
 from featcache.probing import LabelledRows
-from featcache.recipe import PLAIN, Preprocessing, View
+from featcache.recipe import PLAIN, Preprocessing, Recipe, View
 from featcache.store.cache import Cache
 
 
@@ -28,14 +28,14 @@ class PixelRows:
 
     Attributes:
         source: where the pictures are.
-        preprocessing: size, mean and deviation.
+        recipe: how files become pixels, at which size; mean and deviation.
         slots: n contents and their paths.
         views: V, the plain one first.
         threads: that decode.
     """
 
     source: Source
-    preprocessing: Preprocessing
+    recipe: Recipe
     slots: tuple[Slot, ...]
     views: tuple[View, ...]
     threads: int
@@ -43,7 +43,7 @@ class PixelRows:
     @property
     def shape(self) -> tuple[int, ...]:
         """(V n, 3, H, W)."""
-        return (len(self.views) * len(self.slots), 3, *self.preprocessing.size)
+        return (len(self.views) * len(self.slots), 3, *self.recipe.preprocessing.size)
 
     @property
     def dtype(self) -> np.dtype[np.float32]:
@@ -64,13 +64,14 @@ class PixelRows:
         if not len(key):
             return np.empty((0, *self.shape[1:]), np.float32)
         pixels = torch.from_numpy(np.concatenate(list(self._loaded(key))))
-        values = normalised(pixels, *means_and_deviations(self.preprocessing))
+        values = normalised(pixels, *means_and_deviations(self.recipe.preprocessing))
         return values.contiguous().numpy()
 
     def _loaded(self, key: npt.NDArray[np.int64]) -> Iterator[Pixels]:
         """(1, H, W, 3) pixels of each row."""
         rows = [divmod(int(row), len(self.slots)) for row in key]
-        loading = in_order(self._load, rows, threads=self.threads, ahead=2 * self.threads)
+        ahead = 2 * self.threads
+        loading = pictures_in_order(self._load, rows, threads=self.threads, ahead=ahead)
         with closing(loading) as outcomes:
             for (_, picture), outcome in zip(rows, outcomes, strict=True):
                 if isinstance(outcome, Unusable):
@@ -83,7 +84,7 @@ class PixelRows:
     def _load(self, row: tuple[int, int]) -> Pixels | Unusable:
         view, picture = row
         some = (self.views[view],)
-        return load_views(self.source, self.preprocessing, some, self.slots[picture])
+        return load_views(self.source, self.recipe, some, self.slots[picture])
 
 
 def pixels_of(
@@ -97,7 +98,8 @@ def pixels_of(
     index = cache.index
     slots = tuple(Slot(index.hashes[row].tobytes(), index.paths[int(row)]) for row in data.rows)
     source = source_from_locator(cache.manifest.source)
-    return PixelRows(source, preprocessing, slots, views, available_cores())
+    recipe = replace(cache.manifest.recipe, preprocessing=preprocessing)
+    return PixelRows(source, recipe, slots, views, available_cores())
 
 
 def fresh_views(policy: str, seed: int, first: int, count: int) -> tuple[View, ...]:

@@ -148,10 +148,10 @@ def test_too_little_memory_says_nothing_of_a_picture(
     lab = make_lab(range(4))
     with monkeypatch.context() as patch:
 
-        def decode(_content: object) -> None:
+        def starving(*_: object) -> None:
             raise MemoryError
 
-        patch.setattr("featcache.extraction.pipeline.decode", decode)
+        patch.setattr("featcache.extraction.pipeline.pixels_of_views", starving)
         starved = lab.run()
     assert [reason for _, reason in starved.skipped] == [
         "too little memory to decode it; run extract again"

@@ -213,7 +213,7 @@ def test_views_are_compared_too_before_they_are_extended_by_other_versions(
     def other_draws(image, preprocessing, view, content):
         return view_pixels(image, preprocessing, replace(view, seed=view.seed + 1), content)
 
-    monkeypatch.setattr("featcache.extraction.pipeline.view_pixels", other_draws)
+    monkeypatch.setattr("featcache.images.loading.view_pixels", other_draws)
     with pytest.raises(CacheMismatchError, match="rows computed again differ"):
         lab.run(views=FOUR[:2])
     assert computing.stream_pixels is drawn
