@@ -84,6 +84,24 @@ class ChangeCounts:
 
 
 @dataclass(frozen=True)
+class ExtractProfile(Record):
+    """Where the time of an extraction went, from the first batch to the last shard.
+
+    Attributes:
+        seconds: that passed.
+        cores: that could be used.
+        cpu_seconds: of all cores, by stage: "read" (and hash), "decode", "transform", "forward"
+            (and all else that the process computed), "write", and "idle", what the cores had left.
+        waited: seconds that the forward pass waited for "pixels", and for "writing".
+    """
+
+    seconds: float
+    cores: int
+    cpu_seconds: dict[str, float]
+    waited: dict[str, float]
+
+
+@dataclass(frozen=True)
 class ExtractResult(Record, os.PathLike[str]):
     """What `extract` did; usable wherever the path of its cache is.
 
@@ -97,7 +115,8 @@ class ExtractResult(Record, os.PathLike[str]):
         features: by cut.
         seconds: of the whole; images_per_second: of decoding and forward passes, 0 if none ran.
         recipe: everything that decides the values.
-        engine: name, device, threads, batch size.
+        engine: name, device, threads, batch size, and why it was taken.
+        profile: where the time went; None where nothing was computed.
         changes: against the last extraction; None at the first.
         views: that were asked for beside the plain one.
         passed_over: files that are no samples, counted by reason.
@@ -115,6 +134,7 @@ class ExtractResult(Record, os.PathLike[str]):
     images_per_second: float
     recipe: dict[str, Any]
     engine: dict[str, Any]
+    profile: ExtractProfile | None = None
     changes: ChangeCounts | None = None
     views: tuple[ViewSet, ...] = ()
     passed_over: dict[str, int] = field(default_factory=dict[str, int])

@@ -173,6 +173,7 @@ def extract(
             "--replace-source", help="Let DATA take the place of what this cache was made from."
         ),
     ] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Print where the time went.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run a frozen network over pictures once and keep its features.
@@ -224,6 +225,8 @@ def extract(
         show_json(result.to_json())
         return
     render(result)
+    if profile:
+        render_profile(result)
 
 
 def render(result: Any) -> None:
@@ -258,3 +261,20 @@ def render(result: Any) -> None:
             line(f"... and {more} more")
             suggest("all of them", "featcache", "info", result.cache, "--json")
     suggest("probe it", "featcache", "probe", result.cache)
+
+
+def render_profile(result: Any) -> None:
+    """Where the time of an extraction went."""
+    profile = result.profile
+    if profile is None:
+        line("profile: nothing was computed")
+        return
+    total = profile.cores * profile.seconds
+    stages = table("stage", "CPU s", "share")
+    for stage, seconds in profile.cpu_seconds.items():
+        stages.add_row(stage, f"{seconds:.2f}", f"{seconds / total:.0%}")
+    show(stages)
+    waited = ", ".join(f"{seconds:.2f} s for {what}" for what, seconds in profile.waited.items())
+    line(
+        f"{profile.seconds:.2f} s on {profile.cores} cores; the forward pass waited {waited}",
+    )

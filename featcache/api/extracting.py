@@ -9,13 +9,21 @@ from typing import Any
 
 from featcache.api.requests import ExtractRequest, PathLike, Progress, as_request
 from featcache.backbones.registry import load_backbone
+from featcache.engines import available_cores
 from featcache.errors import BackboneError
 from featcache.extraction.running import Extraction, Job, run
 from featcache.extraction.scanning import path_counts
 from featcache.images.naming import folder_safe
 from featcache.images.sources import open_source
 from featcache.recipe import DRAFT, Preprocessing
-from featcache.results import ChangeCounts, ExtractResult, FeatureInfo, Skip, ViewSet
+from featcache.results import (
+    ChangeCounts,
+    ExtractProfile,
+    ExtractResult,
+    FeatureInfo,
+    Skip,
+    ViewSet,
+)
 from featcache.store.cache import Cache
 
 
@@ -99,6 +107,18 @@ def _preprocessing(given: Preprocessing | PathLike | None) -> Preprocessing | No
         ) from error
 
 
+def _profile(done: Extraction) -> ExtractProfile | None:
+    if not done.processed:
+        return None
+    profile = done.profile
+    return ExtractProfile(
+        seconds=round(profile.seconds, 3),
+        cores=available_cores(),
+        cpu_seconds={stage: round(seconds, 3) for stage, seconds in profile.shares().items()},
+        waited={what: round(seconds, 3) for what, seconds in profile.clock.waited.items()},
+    )
+
+
 def _record(folder: Path, done: Extraction) -> ExtractResult:
     manifest = Cache(folder).manifest
     return ExtractResult(
@@ -114,9 +134,10 @@ def _record(folder: Path, done: Extraction) -> ExtractResult:
         },
         views=ViewSet.all_of(manifest.streams[key].stream.view for key in done.streams),
         seconds=round(done.seconds, 3),
-        images_per_second=round(done.processed / done.compute_seconds, 1)
+        images_per_second=round(done.processed / done.profile.seconds, 1)
         if done.processed
         else 0.0,
+        profile=_profile(done),
         recipe=manifest.recipe.to_dict() | {"key": manifest.recipe.key},
         engine=dict(done.engine),
         changes=ChangeCounts(**path_counts(done.changes)) if done.changes is not None else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -21,6 +20,7 @@ from featcache.extraction.behind import Behind
 from featcache.extraction.jobs import DEFAULT_BATCH, Job, Progress
 from featcache.extraction.kept import Kept, views_of
 from featcache.extraction.pipeline import Slot, Unusable, blank_pixels, stream_pixels
+from featcache.extraction.profiling import Profile
 from featcache.extraction.scanning import Places, Scan
 from featcache.extraction.selecting import Engines
 from featcache.extraction.shards import ExtractedShard, extract_shard, extract_shards
@@ -47,7 +47,7 @@ class Computing:
 
     Attributes:
         processed: pictures that went through a pass, skips included.
-        seconds: of decoding and forward passes.
+        profile: of decoding, forward passes and writing.
         plan: the last one that was carried out.
         failed: pictures that could not be used just now, and might be another time.
         choice: the last engine that was chosen; None where what was begun was only continued.
@@ -63,7 +63,7 @@ class Computing:
         progress: Progress | None,
     ) -> None:
         self.processed = 0
-        self.seconds = 0.0
+        self.profile = Profile()
         self.plan: Plan | None = None
         self.failed: dict[Slot, Unusable] = {}
         self.choice: Choice | None = None
@@ -207,13 +207,12 @@ class Computing:
         self.plan = begun.plan
         committed = replace(self._manifest, streams=self._writer.manifest.streams)
         self._commit(begun.within(committed))
-        started = time.perf_counter()
-        with self._engines.of(begun.shapes, begun.plan.engine, begun.plan) as engine:
+        engine = self._engines.of(begun.shapes, begun.plan.engine, begun.plan)
+        with self.profile.running(), engine:
             self._compute(begun, engine)
-        self.seconds += time.perf_counter() - started
 
     def _compute(self, begun: passes.Pass, engine: Engine) -> None:
-        job, plan, todo = self._job, begun.plan, begun.todo()
+        job, plan, todo, profile = self._job, begun.plan, begun.todo(), self.profile
         total = self.processed + sum(len(run) for _, run in todo)
         places = Places(self._index)
         pixels = stream_pixels(
@@ -223,11 +222,12 @@ class Computing:
             (slot for _, run in todo for slot in places.slots(run)),
             threads=job.threads or available_cores(),
             ahead=2 * plan.batch_size,
+            clock=profile.clock,
         )
         with closing(pixels), Behind() as behind:
             extracted = extract_shards(
                 engine,
-                pixels,
+                profile.waited_for(pixels, "pixels"),
                 (places.slots(run) for _, run in todo),
                 begun.shapes,
                 blank=blank_pixels(job.backbone.preprocessing),
@@ -235,7 +235,8 @@ class Computing:
                 on_batch=lambda n: self._report(n, total),
             )
             for (number, _), shard in zip(todo, extracted, strict=True):
-                behind.do(partial(self._keep, begun, number, shard))
+                with profile.clock.waiting("writing"):
+                    behind.do(partial(self._keep, begun, number, shard))
 
     def _keep(self, begun: passes.Pass, number: int, extracted: ExtractedShard) -> None:
         """Commit the shards of a pass that were computed together."""
@@ -244,7 +245,8 @@ class Computing:
         last = number == begun.plan.first + begun.plan.shard_count - 1
         numbers = begun.numbers(number).items()
         shards = {s: (n, x) for (s, n), x in zip(numbers, extracted.shards, strict=True)}
-        self._writer.commit_shards(shards, last=last)
+        with self.profile.clock.stage("write"):
+            self._writer.commit_shards(shards, last=last)
         self.failed |= {slot: why for slot, why in unusable if not why.permanent}
         self._computed += (shard.hashes for shard in extracted.shards)
 

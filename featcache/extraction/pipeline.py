@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import PictureError
+from featcache.images.clock import Clock
 from featcache.images.loading import pictures_in_order, pixels_of_views
 from featcache.images.sources import Source, content_hash
 from featcache.recipe import Preprocessing, Recipe, View
@@ -44,17 +45,24 @@ def load(source: Source, recipe: Recipe, slot: Slot) -> Pixels | Unusable:
 
 
 def load_views(
-    source: Source, recipe: Recipe, views: Sequence[View], slot: Slot
+    source: Source,
+    recipe: Recipe,
+    views: Sequence[View],
+    slot: Slot,
+    clock: Clock | None = None,
 ) -> Pixels | Unusable:
     """(V, H, W, 3) uint8 pixels of views of one slot, decoded once, or why there are none."""
+    clock = clock or Clock()
     try:
-        content = source.read(slot.path)
+        with clock.stage("read"):
+            content = source.read(slot.path)
+            name = content_hash(content)
     except PictureError as error:
         return Unusable(str(error), permanent=False)
-    if content_hash(content) != slot.content:
+    if name != slot.content:
         return Unusable("it changed while it was read; run extract again", permanent=False)
     try:
-        return pixels_of_views(content, recipe, views, slot.content)
+        return pixels_of_views(content, recipe, views, slot.content, clock)
     except PictureError as error:
         return Unusable(str(error))
     except MemoryError:
@@ -74,7 +82,8 @@ def stream_pixels(
     *,
     threads: int,
     ahead: int,
+    clock: Clock | None = None,
 ) -> Generator[Pixels | Unusable, None, None]:
     """(V, H, W, 3) pixels of each slot in order; see `in_order`."""
-    load_one = partial(load_views, source, recipe, views)
+    load_one = partial(load_views, source, recipe, views, clock=clock)
     return pictures_in_order(load_one, slots, threads=threads, ahead=ahead)

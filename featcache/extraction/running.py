@@ -11,6 +11,7 @@ from featcache.errors import SourceError
 from featcache.extraction.computing import Computing, refuse_skips
 from featcache.extraction.jobs import Job, Progress
 from featcache.extraction.kept import Kept
+from featcache.extraction.profiling import Profile
 from featcache.extraction.scanning import Changes, Scan, compare, scan
 from featcache.store import journal
 from featcache.store.cache import StreamReader
@@ -34,7 +35,7 @@ class Extraction:
         skipped: (path, reason) of samples that lack a row in any of the streams.
         changes: against the index before, None at the first extraction.
         passed_over, warnings: from the scan.
-        seconds: of the whole, `compute_seconds` of decoding and forward passes.
+        seconds: of the whole. profile: of decoding, forward passes and writing.
         engine: name, device, threads, batch size, and why it was taken.
     """
 
@@ -48,7 +49,7 @@ class Extraction:
     passed_over: dict[str, int]
     warnings: tuple[str, ...]
     seconds: float
-    compute_seconds: float
+    profile: Profile
     engine: dict[str, str | int] = field(default_factory=dict[str, str | int])
 
 
@@ -136,7 +137,7 @@ def _summary(
         passed_over=found.passed_over,
         warnings=(*found.warnings, *(computing.choice.warnings if computing.choice else ())),
         seconds=time.perf_counter() - started,
-        compute_seconds=computing.seconds,
+        profile=computing.profile,
         engine={
             "name": used.engine,
             "device": used.device,

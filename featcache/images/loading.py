@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, nullcontext
 from typing import TypeVar
 
 import numpy as np
 
 from featcache.images.ahead import in_order
 from featcache.images.augmentation import view_pixels
+from featcache.images.clock import Clock
 from featcache.images.decode import decoded
 from featcache.images.memory import reused_memory
 from featcache.recipe import DRAFT, Recipe, View
@@ -18,7 +20,11 @@ Loaded = TypeVar("Loaded")
 
 
 def pixels_of_views(
-    content: bytes | np.ndarray, recipe: Recipe, views: Sequence[View], name: bytes
+    content: bytes | np.ndarray,
+    recipe: Recipe,
+    views: Sequence[View],
+    name: bytes,
+    clock: Clock | None = None,
 ) -> np.ndarray:
     """Views of a picture, decoded once as a recipe says.
 
@@ -27,6 +33,7 @@ def pixels_of_views(
         recipe: decoder and preprocessing.
         views: which ones.
         name: `content_hash` of the content.
+        clock: of the stages "decode" and "transform".
 
     Returns:
         (V, H, W, 3) uint8.
@@ -36,8 +43,13 @@ def pixels_of_views(
         MemoryError: there is too little memory just now.
     """
     preprocessing = recipe.preprocessing
-    with decoded(content, draft_for=preprocessing if recipe.decoder == DRAFT else None) as image:
-        return np.stack([view_pixels(image, preprocessing, view, name) for view in views])
+    draft_for = preprocessing if recipe.decoder == DRAFT else None
+    stage = clock.stage if clock else nullcontext
+    with ExitStack() as held:
+        with stage("decode"):
+            image = held.enter_context(decoded(content, draft_for=draft_for))
+        with stage("transform"):
+            return np.stack([view_pixels(image, preprocessing, view, name) for view in views])
 
 
 def pictures_in_order(

@@ -1,0 +1,57 @@
+"""Where the time of an extraction's passes went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from featcache.engines import available_cores
+from featcache.images.clock import Clock
+
+Item = TypeVar("Item")
+
+STAGES = ("read", "decode", "transform", "write")
+"""What is timed by itself; the forward pass is the rest of what the process computed."""
+
+
+class Profile:
+    """Time of passes over the pictures.
+
+    Attributes:
+        clock: of its stages and waits.
+        seconds: that passed. cpu: that the process computed, in all its threads.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.seconds = self.cpu = 0.0
+
+    @contextmanager
+    def running(self) -> Generator[None, None, None]:
+        """Within it a pass runs."""
+        started, computed = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - started
+            self.cpu += time.process_time() - computed
+
+    def waited_for(self, items: Iterator[Item], name: str) -> Iterator[Item]:
+        """Items, the time until each is there counted as waited."""
+        while True:
+            with self.clock.waiting(name):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
+
+    def shares(self) -> dict[str, float]:
+        """CPU seconds by stage; "idle" is what the cores had left."""
+        stages = {stage: self.clock.cpu[stage] for stage in STAGES}
+        forward = max(self.cpu - sum(stages.values()), 0.0)
+        idle = max(available_cores() * self.seconds - self.cpu, 0.0)
+        write = stages.pop("write")
+        return {**stages, "forward": forward, "write": write, "idle": idle}
