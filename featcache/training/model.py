@@ -121,7 +121,7 @@ def model_of(
     Raises:
         TrainingError: a tuned tensor is none of the tail's, or has another shape.
     """
-    own = copy.deepcopy(tail).eval().requires_grad_(requires_grad=True)
+    own = _laid_out(copy.deepcopy(tail)).eval().requires_grad_(requires_grad=True)
     _replace(own, tuned or {})
     layer = nn.Linear(head.coef.shape[1], head.coef.shape[0], device="meta").to_empty(device="cpu")
     with torch.no_grad():
@@ -214,6 +214,16 @@ def hidden_of(tensors: Mapping[str, Tensor]) -> HiddenUnits:
     mean, scale, weight, bias = (tensors[name].double().numpy() for name in names)
     coef = weight / scale
     return HiddenUnits(coef.astype(np.float32), (bias - coef @ mean).astype(np.float32))
+
+
+def _laid_out(tail: nn.Module) -> nn.Module:
+    """The tail with its tensors in row-major order.
+
+    An engine that ran the network before left them channels last, which rounds otherwise.
+    """
+    for tensor in (*tail.parameters(), *tail.buffers()):
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    return tail
 
 
 def _replace(tail: nn.Module, tensors: Mapping[str, Tensor]) -> None:

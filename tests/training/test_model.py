@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import timm
@@ -12,6 +14,7 @@ from featcache.backbones.cuts import split_at_penultimate
 from featcache.backbones.registry import load_backbone
 from featcache.backbones.tracing import trace, uncut
 from featcache.backbones.units import list_units, split_at
+from featcache.engines import make_engine
 from featcache.errors import ProbeError, TrainingError
 from featcache.training.examples import Examples
 from featcache.training.groups import depths_of
@@ -55,6 +58,18 @@ def test_the_tail_is_a_copy_and_the_network_stays_frozen(resnet) -> None:
     assert not theirs & {id(p) for p in model.parameters()}
     assert all(p.requires_grad for p in model.parameters())
     assert not any(p.requires_grad for p in resnet.network.parameters())
+
+
+def test_a_network_that_an_engine_ran_before_trains_bit_for_bit_alike(resnet) -> None:
+    tail = copy.deepcopy(resnet.split.tail)
+    make_engine("torch", tail, None, device="cpu")
+    assert any(p.is_contiguous(memory_format=torch.channels_last) for p in tail.parameters())
+    spec, found = TrainingSpec(epochs=2, batch_size=8), []
+    for given in (resnet.split.tail, tail):
+        trained = train(model_of(given, resnet.head), resnet.examples(), spec)
+        found.append((trained.history[-1].losses, tuned_tensors(trained.model)))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(tensor, found[1][1][name]) for name, tensor in found[0][1].items())
 
 
 def test_head_is_read_back_as_it_was_put_in(resnet) -> None:
