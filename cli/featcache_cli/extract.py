@@ -118,7 +118,7 @@ def extract(
             "Else standard.",
         ),
     ] = None,
-    augment_seed: Annotated[int, typer.Option(min=0, help="Of what they draw.")] = 0,
+    augment_seed: Annotated[int, typer.Option(min=0, help="Of what they and crops draw.")] = 0,
     tta: Annotated[
         int,
         typer.Option(

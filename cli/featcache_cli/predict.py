@@ -37,6 +37,12 @@ def predict(
     tta_by: Annotated[
         AveragingName, typer.Option(help="How their probabilities become one: mean or max.")
     ] = AveragingName.mean,
+    tta_seed: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Of the crops; the --augment-seed of `extract` gives the same as there."
+        ),
+    ] = 0,
     min_probability: Annotated[
         float | None,
         typer.Option(
@@ -84,6 +90,7 @@ def predict(
             top=top,
             tta=tta,
             tta_by=tta_by.value,
+            tta_seed=tta_seed,
             min_probability=min_probability,
             device=device,
             engine=engine.value,

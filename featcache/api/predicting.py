@@ -15,7 +15,6 @@ from featcache.backbones import registry
 from featcache.classifier.joined import Classifier, load_classifier
 from featcache.heads.averaging import Averaging, averaged
 from featcache.images.expanding import expand
-from featcache.images.policies import tta_views
 from featcache.results import BackboneRow, LabelProbability, Prediction
 
 _MULTI_LABEL_THRESHOLD = 0.5
@@ -47,7 +46,7 @@ def predict(
         Path(request.classifier), backbone=request.backbone, weights=request.weights
     )
     predictions: list[Prediction] = []
-    crops = tta_views(request.tta)
+    crops = request.crops
     for answer in loaded.answers(paths, engine=request.engine, device=request.device, crops=crops):
         if answer.logits is None:
             predictions.append(Prediction(answer.path, None, None, error=answer.error))

@@ -286,6 +286,7 @@ class PredictRequest:
         top: how many of the likeliest classes to list.
         tta: so many random crops of each picture are predicted beside it; `tta_by` "mean" or "max"
             puts the probabilities together.
+        tta_seed: of the crops; with the `augment_seed` of an `extract` they are the same as there.
         min_probability: below it no label is given (one label), or a label is not listed
             (several labels; 0.5 unless given).
         engine, device: "auto" or a name.
@@ -293,7 +294,7 @@ class PredictRequest:
         weights: a file of the backbone's weights, where the one the classifier names is gone.
 
     Raises:
-        ClassifierError: a value that cannot be asked for.
+        AugmentationError, ClassifierError: a value that cannot be asked for.
     """
 
     classifier: PathLike
@@ -301,6 +302,7 @@ class PredictRequest:
     top: int = 3
     tta: int = 0
     tta_by: Averaging = "mean"
+    tta_seed: int = 0
     min_probability: float | None = None
     engine: str = "auto"
     device: str = "auto"
@@ -311,10 +313,15 @@ class PredictRequest:
         if self.top < 1:
             raise ClassifierError(f"top {self.top}: give how many classes to list, at least 1")
         _refuse_averaging(self.tta_by, ClassifierError)
-        _ = tta_views(self.tta)  # refuses a negative number
+        _ = self.crops  # refuses those that cannot be made
         least = self.min_probability
         if least is not None and not 0 <= least <= 1:
             raise ClassifierError(f"min_probability {least}: give a number from 0 to 1")
+
+    @property
+    def crops(self) -> tuple[View, ...]:
+        """The views that are predicted beside the plain one."""
+        return tta_views(self.tta, self.tta_seed)
 
 
 def _refuse_averaging(how: str | None, error: type[ProbeError] | type[ClassifierError]) -> None:

@@ -6,11 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from featcache import api
-from featcache.errors import ClassifierError, SourceError
+from featcache.classifier.joined import load_classifier
+from featcache.errors import AugmentationError, ClassifierError, SourceError
 from featcache.images.expanding import expand
+from featcache.store.cache import Cache
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +112,25 @@ def test_names_of_any_bytes(classifier: Path, unseen: Path, tmp_path: Path) -> N
     predictions = api.predict(classifier, tmp_path)
     assert {os.fsencode(p.path).rpartition(b"/")[2] for p in predictions} == set(names)
     assert len({p.probability for p in predictions}) == 1
+
+
+def test_predictions_take_the_crops_of_any_seed(
+    class_folders: Path, tmp_path: Path, light: dict[str, Any]
+) -> None:
+    place, file = tmp_path / "c", tmp_path / "a.fc"
+    api.extract(class_folders, out=place, tta=2, augment_seed=5, **light)
+    probed = api.probe(place, tolerance=0.5, folds=2, save=file)
+    cache, head = Cache(place), load_classifier(file).content.head
+    plain = cache.stream()
+    readers = [plain, *cache.views_of(plain.entry.stream).values()]
+    said = [head.probabilities(r.read(r.positions(cache.index.hashes))) for r in readers]
+    paths = [str(class_folders / path) for path in cache.index.paths]
+    given, other = (
+        [p.probability for p in api.predict(probed.saved, paths, tta=2, tta_seed=seed)]
+        for seed in (5, 0)
+    )
+    assert len(readers) == 3
+    np.testing.assert_allclose(given, np.mean(said, axis=0).max(axis=1), atol=1e-4)
+    assert np.abs(np.subtract(given, other)).max() > 1e-2
+    with pytest.raises(AugmentationError, match="tta 2, seed -1"):
+        api.predict(file, paths, tta=2, tta_seed=-1)
