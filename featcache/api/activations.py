@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import get_args
 
 from featcache.api.requests import Progress
 from featcache.backbones.registry import Backbone
@@ -31,6 +31,7 @@ def ensure_cuts(
     cuts: Sequence[str],
     *,
     views: Collection[View] = (),
+    crops: Collection[View] = (),
     backbone: Backbone,
     progress: Progress | None = None,
 ) -> Cache:
@@ -41,10 +42,14 @@ def ensure_cuts(
     run began is continued. The index stays as it is, so that its rows mean what they meant: a
     picture that changed or went since it was extracted stays without a row.
 
+    Crops come from where the other views come from, and change nothing about that: where those are
+    derived, the deeper cut gets its crops first, from pixels.
+
     Args:
         cache: as it was opened.
         cuts: names of units; nothing is cached of what is no unit's, `PIXELS` and `PENULTIMATE`.
         views: beside the plain one.
+        crops: beside these, to be predicted.
         backbone: the cache's network.
         progress: called with ("extract" | "derive", done, total).
 
@@ -59,9 +64,10 @@ def ensure_cuts(
     """
     asked = tuple(dict.fromkeys((View(), *views)))
     inner = [cut for cut in dict.fromkeys(cuts) if cut not in (PENULTIMATE, PIXELS)]
-    lacking = [cut for cut in inner if not _is_whole(cache, _reader_of(cache, cut), asked)]
+    every = (*asked, *crops)
+    lacking = [cut for cut in inner if not _is_whole(cache, _reader_of(cache, cut), every)]
     if lacking:
-        making = _Making(cache, backbone, asked)
+        making = _Making(cache, backbone, asked, tuple(crops))
         making.make([stream for cut in lacking for stream in making.streams(cut)], progress)
         return cache.reopened()
     return cache
@@ -90,39 +96,45 @@ class _Making:
     Args:
         cache: as it is.
         backbone: its network.
-        views: that are asked for, the plain one first.
+        views: that are asked for, the plain one first. crops: beside these.
     """
 
-    def __init__(self, cache: Cache, backbone: Backbone, views: tuple[View, ...]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        backbone: Backbone,
+        views: tuple[View, ...],
+        crops: tuple[View, ...],
+    ) -> None:
         self._cache, self._backbone = cache, backbone
         self._traced = traced_of(backbone)
         self._depths = {unit.name: unit.depth for unit in list_units(self._traced)}
         self._views = tuple(view for view in views if len(cache.index.contents(view)))
+        self._crops = crops
 
     def streams(self, cut: str) -> list[Stream]:
         """What is to be there of a cut, one stream a view: derived ones, or all from pixels.
+
+        Where crops are derived, the deeper cut's are among them, as far as they lack rows.
 
         Raises:
             BackboneError: no such unit.
             SourceMissingError: they must come from pixels, and the pictures are gone.
         """
         find_unit(self._traced, cut)
-        begun = self._from_pixels(cut)
-        if not begun and (parent := self._parent(cut)):
-            return self._derived(parent, cut)
-        try:
-            _ = self._source
-        except SourceMissingError as error:
-            whole = any(not self._cache.missing(reader) for reader in begun)
-            if not whole and (parent := self._parent(cut)):
-                return self._derived(parent, cut)
-            raise self._unavailable(cut, error) from error
-        dtype: StoredDtype = begun[0].entry.stream.dtype if begun else "float16"
-        recipe = self._cache.manifest.recipe.key
-        return [Stream(recipe, cut, "none", dtype, view) for view in self._views]
+        origin = self._origin(cut)
+        views, crops = (
+            [replace(origin, view=view) for view in some] for some in (self._views, self._crops)
+        )
+        own = origin.cut == cut
+        pixels = [*views, *crops] if own else [s for s in crops if self._lacking_bytes(s)]
+        if pixels and self._gone:
+            raise self._unavailable(cut, self._gone) from self._gone
+        return pixels if own else [*pixels, *(derived(s, cut) for s in (*views, *crops))]
 
     def make(self, streams: Sequence[Stream], progress: Progress | None) -> None:
         """Extract, then derive, what is not there yet."""
+        streams = list(dict.fromkeys(streams))
         self._tell(streams)
         below = [stream for stream in streams if stream.parent]
         pixels = [stream for stream in streams if not stream.parent]
@@ -142,7 +154,7 @@ class _Making:
         cuts = ", ".join(dict.fromkeys(stream.cut for stream in streams))
         log.info(
             "%s: %.2f GB of activations at %s are to be written, of %d pictures and %d view(s)",
-            *(self._cache.folder, size / 1e9, cuts, len(self._cache.index), len(self._views)),
+            *(self._cache.folder, size / 1e9, cuts, len(self._cache.index), len(self._every)),
         )
         check_space(self._cache.folder, size, "ask for fewer depths or views")
 
@@ -156,19 +168,16 @@ class _Making:
         return rows * row_bytes([StreamEntry(stream, shape)])
 
     def _extract(self, streams: Sequence[Stream], progress: Progress | None) -> None:
-        """One pass over the pictures; one more where some are kept in another dtype."""
+        """A pass over the pictures for all cuts that are kept alike: one dtype, the same views."""
         halved = self._cache.stream().entry.stream.dtype == "float16"
-        for dtype in get_args(StoredDtype):
-            cuts = dict.fromkeys(stream.cut for stream in streams if stream.dtype == dtype)
-            if not cuts:
-                continue
+        for (dtype, views), cuts in _kept_alike(streams).items():
             job = Job(
                 folder=self._cache.folder,
                 source=self._source,
                 backbone=self._backbone,
                 cuts=tuple(cuts),
                 pooling="none",
-                views=self._views,
+                views=views,
                 decoder=self._cache.manifest.recipe.decoder,
                 dtype=None if dtype == "float16" and not halved else dtype,
                 precision=self._cache.manifest.recipe.precision,
@@ -180,12 +189,34 @@ class _Making:
     def _source(self) -> Source:
         return source_from_locator(self._cache.manifest.source)
 
-    def _derived(self, parent: StreamReader, cut: str) -> list[Stream]:
-        plain = parent.entry.stream
-        there = {View(): plain} | {
-            view: reader.entry.stream for view, reader in self._cache.views_of(plain).items()
-        }
-        return [derived(there[view], cut) for view in self._views]
+    @cached_property
+    def _gone(self) -> SourceMissingError | None:
+        """Why there are no pictures; None where there are."""
+        try:
+            _ = self._source
+        except SourceMissingError as error:
+            return error
+        return None
+
+    @property
+    def _every(self) -> tuple[View, ...]:
+        return (*self._views, *self._crops)
+
+    def _origin(self, cut: str) -> Stream:
+        """The plain activation from pixels that a cut's views come from: its own, or a deeper one.
+
+        Crops have no say in it: what is whole without them stays what it is.
+        """
+        there = _reader_of(self._cache, cut)
+        if there is not None and _is_whole(self._cache, there, self._views):
+            return self._cache.parent_of(there.entry.stream) or there.entry.stream
+        begun = self._from_pixels(cut)
+        whole = any(not self._cache.missing(reader) for reader in begun)
+        goes_on = begun and (whole or not self._gone)
+        if not goes_on and (parent := self._parent(cut)):
+            return parent.entry.stream
+        dtype: StoredDtype = begun[0].entry.stream.dtype if begun else "float16"
+        return Stream(self._cache.manifest.recipe.key, cut, "none", dtype)
 
     def _from_pixels(self, cut: str) -> list[StreamReader]:
         """Plain unpooled activations at a cut that came from pixels, the most complete first."""
@@ -219,12 +250,27 @@ class _Making:
         there = [
             name
             for name in self._depths
-            if _is_whole(self._cache, _reader_of(self._cache, name), self._views)
+            if _is_whole(self._cache, _reader_of(self._cache, name), self._every)
         ]
+        what, instead = (" and crops", ", or leave out --tta") if self._crops else ("", "")
         return SourceMissingError(
-            f"{self._cache.folder}: the activations at {cut!r} are not all cached and cannot be "
-            f"derived from deeper ones; {error}. Cached are: {', '.join(there) or 'none'}"
+            f"{self._cache.folder}: the activations{what} at {cut!r} are not all cached and cannot "
+            f"be derived from deeper ones; {error}{instead}. Cached are: "
+            f"{', '.join(there) or 'none'}"
         )
+
+
+def _kept_alike(
+    streams: Sequence[Stream],
+) -> dict[tuple[StoredDtype, tuple[View, ...]], list[str]]:
+    """Cuts by their dtype and views, the plain one first."""
+    views: dict[tuple[str, StoredDtype], dict[View, None]] = {}
+    for stream in streams:
+        views.setdefault((stream.cut, stream.dtype), {View(): None})[stream.view] = None
+    alike: dict[tuple[StoredDtype, tuple[View, ...]], list[str]] = {}
+    for (cut, dtype), some in views.items():
+        alike.setdefault((dtype, tuple(some)), []).append(cut)
+    return alike
 
 
 def _is_origin(stream: Stream) -> bool:

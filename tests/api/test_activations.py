@@ -27,7 +27,7 @@ from featcache.errors import (
     StoredOverflowError,
 )
 from featcache.extraction import running
-from featcache.images.policies import views_of
+from featcache.images.policies import tta_views, views_of
 from featcache.recipe import View
 from featcache.store.cache import Cache
 from featcache.store.upkeep import verify_files
@@ -114,10 +114,11 @@ def test_what_no_deeper_cut_gives_is_extracted_in_one_pass(
     cache, passes = opened(extract_light(own)), []
     run = running.run
     monkeypatch.setattr("featcache.api.activations.run", lambda *a: passes.append(a) or run(*a))
-    cache = ensure_cuts(cache, (TOP, DEEP), views=VIEWS[1:], backbone=backbone)
+    options = {"views": VIEWS[1:], "crops": tta_views(1)}
+    cache = ensure_cuts(cache, (TOP, DEEP), **options, backbone=backbone)
     assert len(passes) == 1
     for cut in (TOP, DEEP):
-        assert parents(cache, cut) == [None, None]
+        assert parents(cache, cut) == [None, None, None]
         assert cache.stream(cut, pooling="none").entry.stream.dtype == "float16"
         assert len(rows(cache, cut, VIEWS[1])) == 9
 
@@ -203,6 +204,39 @@ def test_without_the_pictures_views_are_derived_and_nothing_else_can_be(
     other = views_of("trivial", 2)[1:]
     with pytest.raises(SourceMissingError, match="Cached are: none"):
         ensure_cuts(cache, (TOP,), views=other, backbone=backbone)
+
+
+def test_crops_come_from_where_the_plain_view_came_from_and_leave_it_there(
+    own: Path, extract_light: Any, backbone: Backbone
+) -> None:
+    crops = tta_views(2)
+    whole = opened(extract_light(own, out=own.parent / "p", cuts=(TOP,), pooling="none", tta=2))
+    before = opened(extract_light(own, cuts=(DEEP,), pooling="none"))
+    before = ensure_cuts(before, (TOP,), backbone=backbone)
+    extract_light(own, tta=2)
+    made = ensure_cuts(before.reopened(), (TOP, MIDDLE), crops=crops, backbone=backbone)
+    assert [parents(made, cut) for cut in (DEEP, TOP)] == [[None] * 3, [DEEP] * 3]
+    assert made.stream(TOP).entry == before.stream(TOP).entry
+    for view in crops:
+        assert_close(rows(made, TOP, view), rows(whole, TOP, view))
+    assert ensure_cuts(made, (TOP, MIDDLE), crops=crops, backbone=backbone) is made
+    assert np.abs(rows(made, TOP, crops[0]) - rows(made, TOP)).max() > 0.02
+
+
+def test_crops_need_the_pictures_or_those_of_a_deeper_cut(
+    own: Path, extract_light: Any, backbone: Backbone
+) -> None:
+    crops = tta_views(1)
+    lacking = opened(extract_light(own, cuts=(DEEP,), pooling="none"))
+    lacking = ensure_cuts(lacking, (TOP,), backbone=backbone)
+    there = extract_light(own, out=own.parent / "t", cuts=(DEEP,), pooling="none", tta=1)
+    shutil.rmtree(own)
+    for cut in (TOP, DEEP):
+        with pytest.raises(SourceMissingError, match=rf"and crops at '{cut}'.*--tta\. .* none$"):
+            ensure_cuts(lacking, (cut,), crops=crops, backbone=backbone)
+    assert ensure_cuts(lacking, (TOP,), backbone=backbone) is lacking
+    derived = ensure_cuts(opened(there), (TOP,), crops=crops, backbone=backbone)
+    assert parents(derived, TOP) == [DEEP, DEEP]
 
 
 def test_an_extraction_that_was_interrupted_goes_on_from_pixels_or_else_is_derived(
