@@ -264,13 +264,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Tta:
-    """The estimate with random crops beside the plain view, on the same pictures.
+    """An estimate, or a depth, with random crops beside the plain view, on the same pictures.
 
     Attributes:
         how: the probabilities of all views were put together: "mean" or "max".
         crops: beside the plain view.
         accuracy, mean_per_class, log_loss: as in `Estimate`.
-        gain: the accuracy minus the estimate's, paired.
+        gain: the accuracy minus that of the plain view alone, paired.
     """
 
     how: str
@@ -330,6 +330,7 @@ class DepthScore:
             depths of the sweep.
         rate: the learning rate of the topmost unit that was chosen, epochs: that were trained;
             None for depth 0, which is solved.
+        tta: with random crops beside the plain view, on the same rows; None where not asked for.
     """
 
     depth: int
@@ -348,6 +349,7 @@ class DepthScore:
     adjusted_p: float | None = None
     rate: float | None = None
     epochs: int | None = None
+    tta: Tta | None = None
     overfitting: float = field(init=False)
 
     def __post_init__(self) -> None:

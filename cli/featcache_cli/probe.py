@@ -182,7 +182,7 @@ def probe(
         AveragingName | None,
         typer.Option(
             help="Predict also from the crops of `extract --tta`, mean or max of the "
-            "probabilities, and say what that gains."
+            "probabilities, and say what that gains, with --unfreeze at every depth."
         ),
     ] = None,
     shots: Annotated[

@@ -10,6 +10,7 @@ def render_sweep(result: Any) -> None:
     if not result.unfreeze:
         return
     _render_scores(result)
+    _render_crops(result)
     _render_costs(result)
     _render_sizes(result)
     line(f"\n[bold]advice[/bold]: {printable(result.advice)}")
@@ -34,6 +35,29 @@ def _render_scores(result: Any) -> None:
             "" if score.adjusted_p is None else f"{score.adjusted_p:.2g}",
         )
     show(scores)
+
+
+def _render_crops(result: Any) -> None:
+    """What random crops beside the plain view gain at each depth, if that was asked for."""
+    found = [(name, score) for name, score in _named(result) if score.tta is not None]
+    if not found:
+        return
+    tta = found[0][1].tta
+    crops = table(
+        *(">depth", ">plain", ">with crops", ">gain", ">95% interval", ">p"),
+        title=f"\nwith {tta.crops} random crops ({tta.how}), on the same pictures",
+    )
+    for name, score in found:
+        gain = score.tta.gain
+        crops.add_row(
+            name,
+            percent(score.accuracy),
+            percent(score.tta.accuracy),
+            f"{100 * gain.difference:+.1f}",
+            f"{100 * gain.ci95[0]:+.1f} to {100 * gain.ci95[1]:+.1f}",
+            f"{gain.p_value:.2g}",
+        )
+    show(crops)
 
 
 def _render_costs(result: Any) -> None:

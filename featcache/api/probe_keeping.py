@@ -21,7 +21,7 @@ from featcache.errors import ProbeError, SourceMissingError, StoreError
 from featcache.extraction.pipeline import Slot
 from featcache.heads.linear import LinearHead
 from featcache.images.sources import source_from_locator
-from featcache.probing import LabelledRows, Probed, ProbeSpec
+from featcache.probing import LabelledRows, Probed, ProbeSpec, crop_views
 from featcache.recipe import PENULTIMATE, Stream, sha256_json
 from featcache.results import ProbeResult
 from featcache.store import journal
@@ -68,7 +68,8 @@ def question_of(cache: Cache, request: ProbeRequest, spec: ProbeSpec, data: Labe
         asked |= {"folds": request.folds, "margin": request.margin}
         question["mlp"] = asked | asdict(request.training)
     if request.tta is not None:
-        question["tta"] = request.tta
+        crops = [view.to_dict() for view in crop_views(cache, spec.cut)]
+        question["tta"] = {"how": request.tta, "crops": crops}
     if data.views is not None:
         question["views"] = [view.to_dict() for view in data.views.views]
     return sha256_json(question)[:12]

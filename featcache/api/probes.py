@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from featcache.api.mlp_heads import mlp_score, mlp_spec, refuse_mlp
 from featcache.api.networks import cuts_by_depth
 from featcache.api.probe_keeping import keep, question_of, save, save_mlp
@@ -32,6 +30,7 @@ from featcache.probing import (
     Probed,
     ProbeSpec,
     ViewChoice,
+    crop_views,
     cropped_rows,
     few_shots,
     fit_probe,
@@ -182,8 +181,9 @@ def _with_more(
         layers = _layers(cache, request, spec, data, probed, progress)
         result = replace(result, layers=layers)
     if request.tta is not None:
-        crops = cropped_rows(cache, spec.cut, data.rows)
-        found = score_crops(data, spec, probed, crops, request.tta)
+        stream, crops = cache.stream(spec.cut).entry.stream, crop_views(cache, spec.cut)
+        rows = cropped_rows(cache, stream, crops, data.rows)
+        found = score_crops(data, spec, probed, rows, request.tta)
         result = replace(result, tta=tta_of(data, probed, found))
     if request.against is not None:
         result = replace(result, against=comparison_of(request.against, data, probed))
@@ -255,7 +255,7 @@ def _refuse_crops(cache: Cache, request: ProbeRequest) -> None:
             "leave it out, or --protocol and --head"
         )
     cut = PENULTIMATE if request.cut == ALL_CUTS else request.cut
-    cropped_rows(cache, cut, np.empty(0, np.int64))  # whether there are any
+    crop_views(cache, cut)  # whether there are any
 
 
 def _refuse_beside_shots(request: ProbeRequest) -> None:

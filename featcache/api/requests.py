@@ -202,7 +202,8 @@ class ProbeRequest:
         augment, augment_seed: of the others, where the cache has those of several; where `training`
             is live, of the views that are made for it.
         tta: "mean" or "max" also predicts from the crops that `extract` made with `tta`, and says
-            what that gains.
+            what that gains; for `unfreeze` at every depth, whose activations of the crops are made
+            where they are missing.
         shots: pictures a class of few-shot heads; None stands for all of them.
         seeds: support sets for each number of shots.
         suspects: how many likely label errors to list.

@@ -14,7 +14,7 @@ from featcache.backbones.factory import is_factory_name
 from featcache.backbones.registry import Backbone, load_from_locator
 from featcache.classifier.joined import trusted_name
 from featcache.errors import ProbeError
-from featcache.probing import LabelledRows, Probed, ProbeSpec
+from featcache.probing import LabelledRows, Probed, ProbeSpec, crop_views
 from featcache.probing.protocols import DEFAULT
 from featcache.recipe import PENULTIMATE, sha256_json
 from featcache.results import ProbeResult
@@ -84,11 +84,15 @@ def probe_depths(
     """The result of a probe with the sweep in it, kept, and saved at the advised depth."""
     backbone = backbone_of(cache, request)
     asked = sweep_spec(request, spec, backbone)
+    if request.tta is not None:
+        asked = replace(asked, crops=crop_views(cache), averaging=request.tta)
     views = data.views.views if data.views else ()
     rungs = ladder(backbone, asked.depths, live=asked.live)[1:]
     refuse_sizes(asked, rungs)
     cuts = [rung.cut for rung in rungs if not rung.from_pixels]
-    cache = ensure_cuts(cache, cuts, views=views, backbone=backbone, progress=progress)
+    cache = ensure_cuts(
+        cache, cuts, views=views, crops=asked.crops, backbone=backbone, progress=progress
+    )
     question = question_of(cache, request, spec, data)
     steps = Steps(cache.folder, sha256_json([question, _keys(cache, cuts)])[:12])
     found = sweep(cache, data, backbone, asked, steps, progress)
@@ -96,12 +100,13 @@ def probe_depths(
     smaller = sweep_sizes(cache, data, backbone, asked, steps, sizes, progress)
     result = replace(
         result,
-        unfreeze=depth_scores(found, data),
-        scratch=scratch_score(found, data),
+        unfreeze=depth_scores(found, data, asked),
+        scratch=scratch_score(found, data, asked),
         recommended_depth=_advised(found.recommendation.depth, asked.depths),
         advice=found.recommendation.reason,
         data_sizes=tuple(
-            size_record(size, swept, data) for size, swept in zip(sizes, smaller, strict=True)
+            size_record(size, swept, data, asked)
+            for size, swept in zip(sizes, smaller, strict=True)
         ),
         warnings=(*result.warnings, *found.warnings),
         result=question,

@@ -34,7 +34,7 @@ from featcache.probing.fitting import fit_probe
 from featcache.probing.rows import LabelledRows, labelled_rows
 from featcache.probing.screening import fit_screen
 from featcache.probing.spec import Probed, ProbeSpec, ShotScore
-from featcache.probing.views import ViewChoice, cropped_rows
+from featcache.probing.views import ViewChoice, crop_views, cropped_rows
 
 __all__ = [
     "FewShots",
@@ -44,6 +44,7 @@ __all__ = [
     "ShotScore",
     "TtaScore",
     "ViewChoice",
+    "crop_views",
     "cropped_rows",
     "few_shots",
     "fit_probe",

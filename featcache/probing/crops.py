@@ -66,11 +66,35 @@ def score_crops(
     found = np.full_like(probed.probabilities, np.nan)
     for head, rows in _heads(data, spec, probed):
         places = np.flatnonzero(rows)
-        said = [probed.probabilities[places], *_of_crops(head, data, crops, places)]
-        found[places] = averaged(np.stack(said), how, multi_label=data.targets.ndim == 2)
+        found[places] = with_crops(head, data, crops, places, probed.probabilities[places], how)
     judged = probed.judged
     scores = score(found[judged], data.targets[judged])
     return TtaScore(how, len(crops.parts), scores, found)
+
+
+def with_crops(
+    head: LinearHead,
+    data: LabelledRows,
+    crops: CroppedRows,
+    places: npt.NDArray[np.int64],
+    plain: Probabilities,
+    how: Averaging,
+) -> Probabilities:
+    """Averages of what a head says of some pictures' crops with what it said of the plain view.
+
+    Args:
+        head: on the features of `data`.
+        data: all n pictures.
+        crops: of them.
+        places: (m,) which pictures, ascending.
+        plain: (m, K) what was said of these.
+        how: "mean" or "max".
+
+    Returns:
+        (m, K).
+    """
+    said = [plain, *_of_crops(head, data, crops, places)]
+    return averaged(np.stack(said), how, multi_label=data.targets.ndim == 2)
 
 
 def _heads(

@@ -7,16 +7,16 @@ a split. Each of its V rows weighs 1/V there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import CacheIncompleteError, ProbeError
+from featcache.errors import CacheIncompleteError, CacheMissingError, ProbeError
 from featcache.images.policies import canonical_policy
-from featcache.recipe import TTA, Stream, View
+from featcache.recipe import PENULTIMATE, TTA, Stream, View
 from featcache.store.cache import Cache, StreamReader
 from featcache.store.mapped import MappedRows, StackedRows
 
@@ -156,28 +156,45 @@ class CroppedRows:
     parts: tuple[tuple[MappedRows, npt.NDArray[np.int64]], ...]
 
 
-def cropped_rows(cache: Cache, cut: str, rows: npt.NDArray[np.int64]) -> CroppedRows:
-    """The crops that `extract --tta` made; where there are those of several seeds, the most.
-
-    Args:
-        cache: where they are.
-        cut: the activations.
-        rows: (n,) the pictures, as rows of the index.
+def crop_views(cache: Cache, cut: str = PENULTIMATE) -> tuple[View, ...]:
+    """The crops that `extract --tta` made of a cut; of several seeds, those of the most.
 
     Raises:
         ProbeError: there are none.
-        CacheIncompleteError: some were never computed.
     """
-    readers = cache.views_of(cache.stream(cut).entry.stream)
-    seeds = [view.seed for view in readers if view.policy == TTA]
+    crops = [v for v in cache.views_of(cache.stream(cut).entry.stream) if v.policy == TTA]
+    seeds = [view.seed for view in crops]
     if not seeds:
         raise ProbeError(
             f"{cache.folder}: no crops of cut {cut!r} to predict from; make some with "
             "`featcache extract` and --tta N"
         )
     most = max(sorted(set(seeds)), key=seeds.count)
-    chosen = [r for view, r in readers.items() if (view.policy, view.seed) == (TTA, most)]
-    return CroppedRows(tuple(_of_view(cache, reader, rows) for reader in chosen))
+    return tuple(view for view in crops if view.seed == most)
+
+
+def cropped_rows(
+    cache: Cache, stream: Stream, crops: Sequence[View], rows: npt.NDArray[np.int64]
+) -> CroppedRows:
+    """Crops of some pictures.
+
+    Args:
+        cache: where they are.
+        stream: of the plain view.
+        crops: see `crop_views`.
+        rows: (n,) the pictures, as rows of the index.
+
+    Raises:
+        CacheMissingError: the stream has no such view.
+        CacheIncompleteError: some were never computed.
+    """
+    readers = cache.views_of(stream)
+    if lacking := [view for view in crops if view not in readers]:
+        raise CacheMissingError(
+            f"{cache.folder}: no activations of {lacking[0]} at {stream.cut!r}; run `featcache "
+            f"extract` with --cut {stream.cut} --pool {stream.pooling} and {_asking(lacking[0])}"
+        )
+    return CroppedRows(tuple(_of_view(cache, readers[view], rows) for view in crops))
 
 
 def fits(mapped: MappedRows | StackedRows, memory: int) -> bool:

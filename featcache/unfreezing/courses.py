@@ -48,7 +48,7 @@ def courses_of(
     rungs = ladder(backbone, spec.depths, live=spec.live)[1:]
     refuse_sizes(spec, rungs)
     *before, views = _views(spec)
-    given = activations_of(cache, data, rungs, backbone.preprocessing, views)
+    given = activations_of(cache, data, rungs, backbone.preprocessing, views, spec.crops)
     sizes = [
         _at_size(cache, data, backbone, spec, size, own)
         for size, own in zip(spec.smaller, before, strict=True)

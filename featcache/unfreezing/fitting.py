@@ -13,10 +13,13 @@ from torch import Tensor
 
 from featcache.errors import ProbeError
 from featcache.evaluation.metrics import correct
+from featcache.heads.averaging import averaged
 from featcache.heads.linear import LinearHead
 from featcache.probing import LabelledRows, ProbeSpec
+from featcache.probing.crops import with_crops
 from featcache.probing.judging import predict
 from featcache.probing.solving import Solving
+from featcache.probing.views import CroppedRows
 from featcache.training.examples import Examples
 from featcache.training.guard import layers_with_statistics
 from featcache.training.model import (
@@ -31,6 +34,7 @@ from featcache.training.spec import TrainingSpec
 from featcache.training.trainer import Trained, TrainingStatus, logits_of, train
 from featcache.unfreezing.courses import Course, Stage
 from featcache.unfreezing.parts import Bools, Part
+from featcache.unfreezing.rows import Activations
 from featcache.unfreezing.spec import SweepSpec
 
 Progress = Callable[[str, int, int], None]
@@ -49,6 +53,7 @@ class DepthFit:
         seconds: of training and scoring.
         rate: the base rate that was chosen, epochs: whose weights these are; None at depth 0.
         diverged: whether a loss was not finite, so that earlier weights were kept.
+        with_crops: (m, K), the same averaged with those of crops; None where none were asked for.
     """
 
     head: LinearHead
@@ -59,14 +64,21 @@ class DepthFit:
     rate: float | None = None
     epochs: int | None = None
     diverged: bool = False
+    with_crops: npt.NDArray[np.float64] | None = None
 
 
-def solve_depth_0(data: LabelledRows, part: Part, spec: SweepSpec) -> DepthFit:
-    """The solved head of all training pictures of a part."""
+def solve_depth_0(
+    data: LabelledRows, part: Part, spec: SweepSpec, crops: CroppedRows | None = None
+) -> DepthFit:
+    """The solved head of all training pictures of a part; crops of the features are predicted."""
     started = time.perf_counter()
-    head, probabilities = _solved(data, part.train, part.judged, spec.probe)
+    head, said = _solved(data, part.train, part.judged, spec.probe)
     right = correct(predict(head, data, part.train), data.targets[part.train])
-    return DepthFit(head, {}, probabilities, float(right.mean()), time.perf_counter() - started)
+    fit = DepthFit(head, {}, said, float(right.mean()), time.perf_counter() - started)
+    if crops is None:
+        return fit
+    places = np.flatnonzero(part.judged)
+    return replace(fit, with_crops=with_crops(head, data, crops, places, said, spec.averaging))
 
 
 def starting_head(data: LabelledRows, part: Part, spec: SweepSpec) -> LinearHead:
@@ -128,7 +140,7 @@ class Tuning:
         judged = np.empty((0, len(data.classes)))
         if part.judged.any():
             judged = self._probabilities(tuned, activations.examples(data, part.judged))
-        return DepthFit(
+        done = DepthFit(
             head=head_of(tuned),
             tensors=tuned_tensors(tuned),
             probabilities=judged,
@@ -138,6 +150,17 @@ class Tuning:
             epochs=found.best_epoch,
             diverged=found.status is TrainingStatus.DIVERGED,
         )
+        return self._with_crops(done, tuned, activations)
+
+    def _with_crops(self, fit: DepthFit, model: TunedModel, given: Activations) -> DepthFit:
+        """The same, and what it says of the crops of the pictures held out, if there are any."""
+        data = self._data
+        crops = given.cropped(data, self._part.judged)
+        if not crops:
+            return fit
+        said = np.stack([fit.probabilities, *(self._probabilities(model, c) for c in crops)])
+        together = averaged(said, self._spec.averaging, multi_label=data.targets.ndim == 2)
+        return replace(fit, with_crops=together)
 
     def _train(
         self,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from featcache.errors import ProbeError
+from featcache.heads.averaging import Averaging
 from featcache.probing import ProbeSpec
+from featcache.recipe import View
 from featcache.training.spec import TrainingSpec
 
 
@@ -32,6 +34,8 @@ class SweepSpec:
         smaller: (side in pixels, epochs) of pictures that train before those of the recipe's size,
             from pixels.
         scratch: train the whole network from random weights too.
+        crops: views that are predicted beside the plain one of what is judged, at every depth; they
+            train nothing and choose nothing. averaging: "mean" or "max" of all their probabilities.
 
     Raises:
         ProbeError: a value that cannot be asked for.
@@ -53,6 +57,8 @@ class SweepSpec:
     view_seed: int = 0
     smaller: tuple[tuple[int, int], ...] = ()
     scratch: bool = False
+    crops: tuple[View, ...] = ()
+    averaging: Averaging = "mean"
 
     def __post_init__(self) -> None:
         ascending = tuple(sorted({0, *self.depths}))

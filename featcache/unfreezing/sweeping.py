@@ -15,7 +15,8 @@ from featcache.evaluation.intervals import Interval, accuracy_interval
 from featcache.evaluation.metrics import Scores, correct, score
 from featcache.evaluation.recommendation import Recommendation, recommend
 from featcache.heads.linear import LinearHead
-from featcache.probing import LabelledRows
+from featcache.probing import LabelledRows, cropped_rows
+from featcache.probing.views import CroppedRows
 from featcache.store.cache import Cache
 from featcache.store.steps import Steps
 from featcache.unfreezing.courses import Course, courses_of
@@ -36,6 +37,18 @@ _TENSOR = "tail."
 
 
 @dataclass(frozen=True, eq=False)
+class CropsFound:
+    """One depth's pictures predicted by the plain view and crops together, on all parts and seeds.
+
+    Attributes:
+        scores: mean over seeds. right: (S, n) whether each seed has each picture right.
+    """
+
+    scores: Scores
+    right: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
 class DepthFound:
     """One depth, on all parts and seeds.
 
@@ -45,6 +58,7 @@ class DepthFound:
         scores: mean over seeds, of all pictures held out. interval: of its accuracy.
         right: (S, n) whether each seed has each of them right.
         bytes: of its activations.
+        with_crops: of the same pictures; None where no crops were asked for.
     """
 
     rung: Rung
@@ -53,6 +67,7 @@ class DepthFound:
     interval: Interval
     right: npt.NDArray[np.bool_]
     bytes: int
+    with_crops: CropsFound | None = None
 
     @property
     def train_accuracy(self) -> float:
@@ -164,7 +179,7 @@ def refit(
         progress: see `Progress`.
     """
     wanted = tuple(d for d in spec.depths if d == depth or (spec.progressive and d < depth))
-    shallow = replace(spec, depths=tuple(sorted({0, *wanted})), seeds=1)
+    shallow = replace(spec, depths=tuple(sorted({0, *wanted})), seeds=1, crops=())
     sweeping = _sweeping(cache, data, backbone, shallow, None, progress)
     return sweeping.fits(0, whole_of(data, spec))[depth][0]
 
@@ -180,7 +195,15 @@ def _sweeping(
     courses = courses_of(cache, data, backbone, spec)
     rungs = [ladder(backbone, (0,))[0], *(course.rung for course in courses)]
     kept = {course.rung.depth: course for course in courses}
-    return _Sweeping(data, spec, rungs, kept, steps, progress)
+    crops = _crops_of(cache, data, spec)
+    return _Sweeping(data, spec, rungs, kept, crops, steps, progress)
+
+
+def _crops_of(cache: Cache, data: LabelledRows, spec: SweepSpec) -> CroppedRows | None:
+    """Features of the crops, which depth 0 predicts from."""
+    if not spec.crops:
+        return None
+    return cropped_rows(cache, cache.stream().entry.stream, spec.crops, data.rows)
 
 
 class _Sweeping:
@@ -192,11 +215,12 @@ class _Sweeping:
         spec: SweepSpec,
         rungs: list[Rung],
         kept: dict[int, Course],
+        crops: CroppedRows | None,
         steps: Steps | None,
         progress: Progress | None,
     ) -> None:
         self._data, self._spec, self._rungs, self._kept = data, spec, rungs, kept
-        self._steps, self._progress = steps, progress
+        self._crops, self._steps, self._progress = crops, steps, progress
 
     def run(self, split: Split, prefix: str = "") -> Swept:
         """Every depth on every part; the prefix tells its steps from those of another split."""
@@ -216,7 +240,9 @@ class _Sweeping:
     def fits(self, number: int, part: Part, prefix: str = "") -> dict[int, list[DepthFit]]:
         """Fits of every depth on one part, by seed."""
         prefix = f"{prefix}{number}"
-        first = self._step(f"{prefix}-0", lambda: solve_depth_0(self._data, part, self._spec))
+        first = self._step(
+            f"{prefix}-0", lambda: solve_depth_0(self._data, part, self._spec, self._crops)
+        )
         found = {rung.depth: [first] if not rung.depth else [] for rung in self._rungs}
         if len(self._rungs) == 1:
             return found
@@ -306,14 +332,32 @@ def found_of(
         seeds: of what is compared with it.
         size: bytes it was trained from.
     """
-    targets = data.targets[judged]
     by_seed = [np.concatenate([fit.probabilities for fit in of]) for of in zip(*fits, strict=True)]
-    right = np.stack([correct(given, targets) for given in by_seed])
-    scores = _mean([score(given, targets) for given in by_seed])
+    scores, right = _judged(by_seed, data.targets[judged])
     interval = accuracy_interval(right.mean(axis=0), data.groups[judged])
     if len(by_seed) < seeds:
         right = np.repeat(right, seeds, axis=0)  # what is solved is always the same
-    return DepthFound(rung, fits, scores, interval, right, size)
+    return DepthFound(rung, fits, scores, interval, right, size, _crops_found(data, fits, judged))
+
+
+def _crops_found(
+    data: LabelledRows, fits: tuple[tuple[DepthFit, ...], ...], judged: npt.NDArray[np.int64]
+) -> CropsFound | None:
+    by_seed: list[npt.NDArray[np.float64]] = []
+    for of in zip(*fits, strict=True):
+        said = [fit.with_crops for fit in of if fit.with_crops is not None]
+        if len(said) < len(of):
+            return None
+        by_seed.append(np.concatenate(said))
+    return CropsFound(*_judged(by_seed, data.targets[judged]))
+
+
+def _judged(
+    by_seed: Sequence[npt.NDArray[np.float64]], targets: npt.NDArray[Any]
+) -> tuple[Scores, npt.NDArray[np.bool_]]:
+    """Mean scores of each seed's probabilities (n, K), and (S, n) which are right."""
+    right = np.stack([correct(given, targets) for given in by_seed])
+    return _mean([score(given, targets) for given in by_seed]), right
 
 
 def _mean(scores: list[Scores]) -> Scores:
@@ -342,6 +386,8 @@ def _written(fit: DepthFit) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]
         "bias": fit.head.bias,
         "probabilities": fit.probabilities,
     }
+    if fit.with_crops is not None:
+        rows["with_crops"] = fit.with_crops
     rows |= {_TENSOR + name: tensor.numpy() for name, tensor in fit.tensors.items()}
     record = {
         "loss": fit.head.loss,
@@ -373,4 +419,5 @@ def _read(record: Mapping[str, Any], rows: Mapping[str, npt.NDArray[Any]]) -> De
         record["rate"],
         record["epochs"],
         record["diverged"],
+        np.array(rows["with_crops"]) if "with_crops" in rows else None,
     )

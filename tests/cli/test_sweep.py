@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from featcache.results import DataSize, DepthScore, Difference, Estimate, ProbeResult
+from featcache.results import DataSize, DepthScore, Difference, Estimate, ProbeResult, Tta
 from featcache_cli.sweep_rendering import render_sweep
 
 
@@ -32,6 +32,10 @@ def score(depth: int, accuracy: float) -> DepthScore:
         epochs=12 if depth else None,
     )
 
+
+_GAIN = Difference(0.011, (0.004, 0.02), 0.0312, "by hand", 539)
+GAINS = (*[_GAIN] * 3, replace(_GAIN, difference=-0.011, ci95=(-0.02, -0.004)))
+"""Of crops, by depth."""
 
 SCORES = (score(0, 0.931), score(1, 0.965), score(2, 0.976), score(5, 0.983))
 
@@ -111,6 +115,23 @@ def test_random_weights_stand_below_the_depths(
     below = [i + 1 for i, row in enumerate(rows) if row[:1] == ["5"]]
     assert [rows[i][:2] for i in below] == [["scratch", "43.2%"], ["scratch", "scratch"]]
     assert "*98.3%" in rows[below[0] - 1]
+
+
+def test_what_crops_gain_is_a_column(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = "\n".join(shown(capsys, monkeypatch, SWEPT))
+    scores = tuple(
+        replace(s, tta=Tta("max", 4, s.accuracy + 0.011, 0.9, 0.2, gain))
+        for s, gain in zip(SCORES, GAINS, strict=True)
+    )
+    scratch = replace(scores[-1], cut="scratch", accuracy=0.4321)
+    lines = shown(capsys, monkeypatch, replace(SWEPT, unfreeze=scores, scratch=scratch))
+    assert max(map(len, lines[:-1])) <= 80
+    rows = [line.split() for line in lines]
+    assert "with 4 random crops (max), on the same pictures" in [line.strip() for line in lines]
+    assert ["2", "97.6%", "98.7%", "+1.1", "+0.4", "to", "+2.0", "0.031"] in rows
+    assert ["5", "98.3%", "99.4%", "-1.1", "-2.0", "to", "-0.4", "0.031"] in rows
+    assert ["scratch", "43.2%", "99.4%", "-1.1", "-2.0", "to", "-0.4", "0.031"] in rows
+    assert "crops" not in plain
 
 
 def test_a_probe_without_a_sweep_shows_none(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

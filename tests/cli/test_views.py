@@ -63,6 +63,39 @@ def test_probe_says_what_trained_and_what_crops_gain(
     assert "give a number from 1, or all" in refused.stderr
 
 
+def test_a_sweep_says_what_crops_gain_at_every_depth(
+    invoke: Any, pictures: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "c"
+    invoke("extract", pictures, *LIGHT, "--out", cache, "--tta", "2", "--augment-seed", "3")
+    options = [cache, "--cv", "2", "--tol", "0.5", "--unfreeze", "1", "--epochs", "1"]
+    told = invoke("probe", *options, "--tta", "max")
+    lines = [line.strip() for line in told.stdout.splitlines()]
+    first = lines.index("with 2 random crops (max), on the same pictures") + 1
+    assert " ".join(lines[first].split()) == "depth plain with crops gain 95% interval p"
+    found = json.loads(invoke("probe", *options, "--tta", "max", "--json").stdout)["unfreeze"]
+    for row, score in zip(lines[first + 1 : first + 3], found, strict=True):
+        tta = score["tta"]
+        assert (tta["how"], tta["crops"], tta["gain"]["n"]) == ("max", 2, 24)
+        shown = [f"{100 * share:.1f}%" for share in (score["accuracy"], tta["accuracy"])]
+        gain = f"{100 * (tta['accuracy'] - score['accuracy']):+.1f}"
+        assert row.split()[:4] == [str(score["depth"]), *shown, gain]
+    assert "and 3 view(s)" in " ".join(told.stderr.split()), "the crops are told of beforehand"
+    plain = json.loads(invoke("probe", *options, "--json").stdout)["unfreeze"]
+    assert [score["tta"] for score in plain] == [None, None]
+    assert [score["accuracy"] for score in plain] == [score["accuracy"] for score in found]
+
+
+def test_predictions_draw_crops_by_a_seed(invoke: Any, classifier: Path, pictures: Path) -> None:
+    command = ["predict", classifier, pictures / "cat", "--tta", "1", "--json"]
+    first, again, other = (
+        [row["probability"] for row in json.loads(invoke(*command, *seed).stdout)]
+        for seed in ([], ["--tta-seed", "0"], ["--tta-seed", "7"])
+    )
+    assert first == again != other
+    assert invoke(*command, "--tta-seed", "-1").exit_code == 2
+
+
 def all_cuts(invoke: Any, pictures: Path, cache: Path) -> list[dict[str, Any]]:
     """Cuts probed alike, of which one has the plain view alone."""
     invoke("extract", pictures, *LIGHT, "--out", cache, "--cut", "layer3.0")

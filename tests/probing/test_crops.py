@@ -13,7 +13,7 @@ from featcache import api
 from featcache.errors import CacheIncompleteError, ProbeError
 from featcache.evaluation.splits import stratified_folds
 from featcache.probing import ProbeSpec, fit_probe, fit_screen, score_crops
-from featcache.probing.views import CroppedRows, cropped_rows
+from featcache.probing.views import CroppedRows, crop_views, cropped_rows
 from featcache.recipe import TTA, View
 from featcache.store.cache import Cache
 
@@ -122,5 +122,6 @@ def test_a_probe_says_what_crops_gain_and_a_prediction_makes_the_same_from_pixel
             assert said.probability == pytest.approx(p.max(), abs=1e-4)
     (class_folders / "cat" / "new.jpg").write_bytes(Path(paths[0]).read_bytes() + b"x")
     api.extract(class_folders, out=place, **light)
+    now = Cache(place)
     with pytest.raises(CacheIncompleteError, match="1 pictures have no row of view 1 of 'tta'"):
-        cropped_rows(Cache(place), "penultimate", np.arange(37))
+        cropped_rows(now, now.stream().entry.stream, crop_views(now), np.arange(37))
