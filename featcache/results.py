@@ -102,6 +102,26 @@ class ExtractProfile(Record):
 
 
 @dataclass(frozen=True)
+class PrecisionChange(Record):
+    """Features of a precision below fp32 beside those of fp32.
+
+    Attributes:
+        precision: which one.
+        pictures: how many were computed in both.
+        least_cosine, mean_cosine: between the two features of a picture.
+        accuracy, accuracy_fp32: of ridge regression on these pictures, each predicted by the
+            others; None where fewer than two classes have pictures of one label.
+    """
+
+    precision: str
+    pictures: int
+    least_cosine: float
+    mean_cosine: float
+    accuracy: float | None
+    accuracy_fp32: float | None
+
+
+@dataclass(frozen=True)
 class ExtractResult(Record, os.PathLike[str]):
     """What `extract` did; usable wherever the path of its cache is.
 
@@ -117,6 +137,7 @@ class ExtractResult(Record, os.PathLike[str]):
         recipe: everything that decides the values.
         engine: name, device, threads, batch size, and why it was taken.
         profile: where the time went; None where nothing was computed.
+        precision_change: what a precision below fp32 changes; None at fp32.
         changes: against the last extraction; None at the first.
         views: that were asked for beside the plain one.
         passed_over: files that are no samples, counted by reason.
@@ -135,6 +156,7 @@ class ExtractResult(Record, os.PathLike[str]):
     recipe: dict[str, Any]
     engine: dict[str, Any]
     profile: ExtractProfile | None = None
+    precision_change: PrecisionChange | None = None
     changes: ChangeCounts | None = None
     views: tuple[ViewSet, ...] = ()
     passed_over: dict[str, int] = field(default_factory=dict[str, int])

@@ -246,6 +246,8 @@ def render(result: Any) -> None:
     line(f"engine: {engine['name']} on {engine['device']} ({printable(engine['why'])})")
     for activation in inner:
         line(f"  after {activation}")
+    if result.precision_change:
+        line(_precision_change(result.precision_change))
     if result.views:
         line(f"views beside the plain one: {', '.join(map(str, result.views))}")
     if result.passed_over:
@@ -261,6 +263,19 @@ def render(result: Any) -> None:
             line(f"... and {more} more")
             suggest("all of them", "featcache", "info", result.cache, "--json")
     suggest("probe it", "featcache", "probe", result.cache)
+
+
+def _precision_change(change: Any) -> str:
+    text = (
+        f"{change.precision} beside fp32 on {change.pictures} pictures: cosine "
+        f"{change.mean_cosine:.5f}, {change.least_cosine:.5f} at least"
+    )
+    if change.accuracy is None:
+        return text
+    return (
+        f"{text}; accuracy of a ridge probe {change.accuracy:.3f}, "
+        f"{change.accuracy_fp32:.3f} in fp32"
+    )
 
 
 def render_profile(result: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from featcache.results import (
     ExtractProfile,
     ExtractResult,
     FeatureInfo,
+    PrecisionChange,
     Skip,
     ViewSet,
 )
@@ -138,6 +140,9 @@ def _record(folder: Path, done: Extraction) -> ExtractResult:
         if done.processed
         else 0.0,
         profile=_profile(done),
+        precision_change=PrecisionChange(manifest.recipe.precision, **asdict(done.lowering))
+        if done.lowering
+        else None,
         recipe=manifest.recipe.to_dict() | {"key": manifest.recipe.key},
         engine=dict(done.engine),
         changes=ChangeCounts(**path_counts(done.changes)) if done.changes is not None else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from featcache.errors import SourceError
 from featcache.extraction.computing import Computing, refuse_skips
 from featcache.extraction.jobs import Job, Progress
 from featcache.extraction.kept import Kept
+from featcache.extraction.lowering import Lowering, compare_with_fp32
 from featcache.extraction.profiling import Profile
 from featcache.extraction.scanning import Changes, Scan, compare, scan
 from featcache.store import journal
@@ -37,6 +38,7 @@ class Extraction:
         passed_over, warnings: from the scan.
         seconds: of the whole. profile: of decoding, forward passes and writing.
         engine: name, device, threads, batch size, and why it was taken.
+        lowering: what a precision below fp32 changes; None at fp32, or where nothing was computed.
     """
 
     index: Index
@@ -51,6 +53,7 @@ class Extraction:
     seconds: float
     profile: Profile
     engine: dict[str, str | int] = field(default_factory=dict[str, str | int])
+    lowering: Lowering | None = None
 
 
 def run(job: Job, progress: Progress | None = None) -> Extraction:
@@ -74,7 +77,11 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         computing.run()
         there = writer.manifest.streams  # without those of views that no picture is to have
         readers = [writer.reader(s.key) for s in kept.shapes if s.key in there]
+        lowering = None
+        if job.precision != "fp32" and computing.processed:
+            lowering = compare_with_fp32(job, kept, found.index, readers[0])
         done = _summary(job, readers, found, before, computing, started)
+        done = replace(done, lowering=lowering)
         journal.note(job.folder, "extract", seconds=round(done.seconds, 3), computed=done.computed)
         return done
 

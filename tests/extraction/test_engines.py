@@ -23,6 +23,18 @@ def features(folder: Path) -> np.ndarray:
     return np.asarray(stream.read(stream.positions(cache.index.hashes)))
 
 
+def ridge_accuracy(rows: np.ndarray) -> float:
+    """Of scikit-learn's ridge regression, each picture predicted by the others; three classes."""
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.model_selection import LeaveOneOut, cross_val_score
+
+    msn = np.square(rows - rows.mean(axis=0)).sum(axis=1).mean()
+    labels = np.repeat(np.arange(3), 12)
+    alphas = msn / 10.0 ** np.arange(-1, 6)
+    model = RidgeClassifierCV(alphas=alphas)
+    return float(cross_val_score(model, rows, labels, cv=LeaveOneOut()).mean())
+
+
 def committed(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -129,10 +141,19 @@ def test_a_lower_precision_makes_another_recipe(
     extract_light(class_folders, out=tmp_path / "fp32")
     with pytest.raises(CacheMismatchError, match="precision: bf16 here, fp32 there"):
         extract_light(class_folders, out=tmp_path / "fp32", precision="bf16")
-    extract_light(class_folders, out=tmp_path / "bf16", precision="bf16")
+    done = extract_light(class_folders, out=tmp_path / "bf16", precision="bf16")
     assert Cache(tmp_path / "bf16").manifest.recipe.precision == "bf16"
     off = relative_differences(features(tmp_path / "bf16"), features(tmp_path / "fp32"))
     assert 1e-4 < off.max() < 5e-2
+    change = done.precision_change
+    assert (change.precision, change.pictures) == ("bf16", 36)
+    ours, theirs = features(tmp_path / "bf16"), features(tmp_path / "fp32")
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    cosines = (ours * theirs).sum(axis=1) / norms
+    assert change.least_cosine == pytest.approx(cosines.min(), abs=1e-6)
+    assert change.mean_cosine == pytest.approx(cosines.mean(), abs=1e-6)
+    assert 0 <= change.accuracy <= 1
+    assert change.accuracy_fp32 == pytest.approx(ridge_accuracy(theirs), abs=0.03)
     with pytest.raises(EngineError, match="precision 'tf32' is CUDA's; on cpu take fp32"):
         extract_light(class_folders, out=tmp_path / "tf32", precision="tf32", device="cpu")
     with pytest.raises(EngineError, match="precision 'int4': unknown; give fp32, tf32"):
