@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from featcache.engines import Outputs, available_cores
+from featcache.engines.memory import kept_memory
 from featcache.errors import EngineError
 from featcache.recipe import Precision, Preprocessing
 
@@ -85,6 +86,8 @@ class TorchEngine:
     def __enter__(self) -> Self:
         self._settings.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(self.threads)
+        if self._device.type == "cpu":
+            self._settings.enter_context(kept_memory())
         self._settings.enter_context(torch.inference_mode())
         self._settings.enter_context(full_precision(tf32=self._precision == "tf32"))
         dtype = _AUTOCAST.get(self._precision)
