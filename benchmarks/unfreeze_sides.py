@@ -10,17 +10,13 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing import get_all_start_methods
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from measuring import Gauge, Usage
+from measuring import WORKERS_START, Gauge, Usage
 
 Dtype = Literal["float32", "float16"]
-
-_WORKERS_START = "fork" if "fork" in get_all_start_methods() else "spawn"
-"""How workers of loaders start: as they do where nobody says otherwise on Linux."""
 
 WARMUP, CLIP, DECAY, START = 0.1, 1.0, 0.01, 0
 """Share of the steps, norm of the gradients, weight decay, seed of the head."""
@@ -234,7 +230,7 @@ def fastai(job: Job) -> Run:
     import multiprocessing
     import warnings
 
-    multiprocessing.set_start_method(_WORKERS_START, force=True)
+    multiprocessing.set_start_method(WORKERS_START, force=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fastai's imports warn
         from fastai.callback.core import Callback
@@ -321,7 +317,7 @@ def _decoded(job: Job, backbone: Any, batches: list[np.ndarray]) -> Iterable[Any
         pictures,
         batch_sampler=batches,
         num_workers=_cores(),
-        multiprocessing_context=_WORKERS_START,
+        multiprocessing_context=WORKERS_START,
         generator=torch.Generator(),  # else it would draw from the one that dropout draws from
     )
 
