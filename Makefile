@@ -9,7 +9,7 @@ SOURCES := $(shell find featcache cli -name '*.py') featcache/py.typed README.md
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-gpu lint types contracts format bench bench-heads \
-  bench-coverage bench-unfreeze clean
+  bench-coverage bench-unfreeze bench-extract clean
 
 help:                                                 ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / \t/' | expand -t 14
@@ -82,6 +82,12 @@ bench-coverage: $(VENV)/.wheel                        ## how often the interval 
 bench-unfreeze: $(VENV)/.wheel                        ## tails beside the usual loop, half an hour
 	mkdir -p build && cd build && PYTHONPATH=$(ROOT)/benchmarks \
 	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/unfreeze.py --rows all --json unfreeze.json
+
+# The pictures stay in build/ for the next time; what is compared with is measured where installed.
+bench-extract: $(VENV)/.wheel                         ## extraction beside the usual loop, an hour
+	mkdir -p build && cd build && PYTHONPATH=$(ROOT)/benchmarks \
+	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/extract.py --rows all --pictures bench-pictures \
+	  --json extract.json
 
 format: $(VENV)/.wheel                                ## let ruff format and mend
 	$(BIN)/ruff check --fix .
