@@ -112,7 +112,8 @@ def ours(job: Job, engine: str) -> Run:
     ran = result.engine
     by = f"{ran['name']}, {ran['threads']} threads"
     passes = result.computed / result.images_per_second
-    return Run(result.computed, gauge.usage, by, kept, passes, ran.get("why", ""))
+    why = "; ".join((ran["why"], *result.warnings))
+    return Run(result.computed, gauge.usage, by, kept, passes, why)
 
 
 def usual(job: Job) -> Run:
@@ -158,11 +159,11 @@ def forward(job: Job, engine: str, count: int) -> Run:
     pixels = np.concatenate(list(_pixels(job, min(whole, job.count))))
     batches = np.resize(pixels, (whole, *pixels.shape[1:])).reshape(-1, BATCH, *pixels.shape[1:])
     with make_engine(engine, backbone.stem, backbone.preprocessing, threads=None) as running:
-        for batch in batches[:_WARMED_BY]:
-            running.run_all(batch)
+        for _ in running.run_each(batches[:_WARMED_BY]):
+            pass
         with Gauge() as gauge:
-            for batch in batches:
-                running.run_all(batch)
+            for _ in running.run_each(batches):
+                pass
     return Run(whole, gauge.usage, f"{running.name}, {running.threads} threads")
 
 
@@ -212,11 +213,10 @@ def _pixels(job: Job, count: int) -> Any:
     from featcache.images.sources import content_hash, open_source
     from featcache.recipe import View
 
-    preprocessing = _backbone(job).preprocessing
-    source = open_source(job.pictures)
+    recipe, source = _backbone(job).recipe(), open_source(job.pictures)
     paths = [sample.path for sample in source.scan().samples[:count]]
     slots = [Slot(content_hash(source.read(path)), path) for path in paths]
-    return stream_pixels(source, preprocessing, (View(),), slots, threads=cores(), ahead=2 * BATCH)
+    return stream_pixels(source, recipe, (View(),), slots, threads=cores(), ahead=2 * BATCH)
 
 
 def _backbone(job: Job) -> Any:
