@@ -111,7 +111,8 @@ def ours(job: Job, engine: str) -> Run:
     kept = keep(job, engine, list(index.paths), stream.read(stream.positions(index.hashes)))
     ran = result.engine
     by = f"{ran['name']}, {ran['threads']} threads"
-    passes = result.computed / result.images_per_second
+    rate = result.images_per_second
+    passes = result.computed / rate if rate else None
     why = "; ".join((ran["why"], *result.warnings))
     return Run(result.computed, gauge.usage, by, kept, passes, why)
 
