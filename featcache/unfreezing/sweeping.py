@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from featcache.backbones.registry import Backbone
+from featcache.engines.memory import kept_memory
 from featcache.evaluation.intervals import Interval, accuracy_interval
 from featcache.evaluation.metrics import Scores, correct, score
 from featcache.evaluation.recommendation import Recommendation, recommend
@@ -100,6 +101,7 @@ class Swept:
     scratch: DepthFound | None = None
 
 
+@kept_memory()
 def sweep(
     cache: Cache,
     data: LabelledRows,
@@ -131,6 +133,7 @@ def sweep(
     return replace(found, scratch=scratch, warnings=(*found.warnings, *_warnings((scratch,))))
 
 
+@kept_memory()
 def sweep_sizes(
     cache: Cache,
     data: LabelledRows,

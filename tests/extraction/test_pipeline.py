@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
 from featcache.errors import SourceMissingError
 from featcache.images.ahead import in_order
+from featcache.store.writing import Writer
 
 
 def decoding_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("featcache-decode")]
+    return [t.name for t in threading.enumerate() if t.name.startswith("featcache-ahead")]
 
 
 def slow_at_first(item: int) -> int:
@@ -56,3 +59,44 @@ def test_an_error_of_the_source_comes_through() -> None:
     with pytest.raises(SourceMissingError, match="gone"):
         list(in_order(gone, range(10), threads=2, ahead=3))
     assert decoding_threads() == []
+
+
+def test_a_shard_is_written_while_the_next_is_computed(
+    make_lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make_lab(range(12))  # three shards of two batches
+    commit, waited = Writer.commit_shards, list[bool]()
+
+    def commit_late(self: Writer, *args: Any, **options: Any) -> None:
+        if not waited:
+            deadline = time.monotonic() + 20
+            while lab.stem.batches <= 2 and time.monotonic() < deadline:
+                time.sleep(0.001)
+            waited.append(lab.stem.batches > 2)
+        commit(self, *args, **options)
+
+    monkeypatch.setattr(Writer, "commit_shards", commit_late)
+    lab.run()
+    assert waited == [True]
+    lab.assert_right()
+
+
+def test_a_shard_that_cannot_be_written_ends_it_and_the_ones_before_are_kept(
+    make_lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make_lab(range(12))
+    write, written = Writer.write_shard, list[int]()
+
+    def full(self: Writer, stream: Any, number: int, shard: Any) -> Any:
+        if number == 1:
+            raise OSError(errno.ENOSPC, "no space left")
+        written.append(number)
+        return write(self, stream, number, shard)
+
+    monkeypatch.setattr(Writer, "write_shard", full)
+    with pytest.raises(OSError, match="no space left"):
+        lab.run()
+    assert written == [0]
+    monkeypatch.undo()
+    assert lab.run().computed == 8
+    lab.assert_right()
