@@ -9,7 +9,7 @@ SOURCES := $(shell find featcache cli -name '*.py') featcache/py.typed README.md
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-gpu lint types contracts format bench bench-heads \
-  bench-coverage bench-unfreeze bench-extract clean
+  bench-coverage bench-decoding bench-extract bench-unfreeze clean
 
 help:                                                 ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / \t/' | expand -t 14
@@ -71,6 +71,10 @@ test-gpu: $(VENV)/.wheel                              ## the tests that need a C
 
 bench: bench-heads                                    ## ratios against peers
 	cd build && $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/rescan.py
+
+bench-decoding: $(VENV)/.wheel                        ## decoders and resize beside Pillow
+	mkdir -p build && cd build && OMP_NUM_THREADS=1 PYTHONPATH=$(ROOT)/benchmarks \
+	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/decoding.py --json decoding.json
 
 bench-heads: $(VENV)/.wheel                           ## heads beside scikit-learn, half an hour
 	mkdir -p build && cd build && PYTHONPATH=$(ROOT)/benchmarks \
