@@ -4,7 +4,7 @@ Pictures are JPEGs of 500 x 375 (Oxford Pets' size) and of 4000 x 3000 (phones),
 that ship in packages, or with --photos from those of a folder. Times are of one thread, in CPU
 time, the least of several rounds; decoders other than Pillow run where they are installed.
 
-    python benchmarks/decoding.py [--rounds 5] [--photos DIR] [--json decoding.json]
+    python benchmarks/decoding.py [--rounds 3] [--photos DIR] [--json decoding.json]
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from featcache.recipe import Decoder, Preprocessing, Recipe, View
 
 SMALL, LARGE = (500, 375), (4000, 3000)
 PREPROCESSING = Preprocessing((224, 224), (256,), (0.5,) * 3, (0.5,) * 3, "shorter", "bicubic")
-MANY = 16  # pictures a stream, at least
+MANY = 8  # pictures a stream, at least
 GRAIN = 4.0  # standard deviation of what is added to enlarged photos, as a sensor does
 
 Decode = Callable[[bytes], np.ndarray]
@@ -205,7 +205,7 @@ def farthest(contents: list[bytes]) -> float:
 def main() -> None:
     """Print the tables, and write them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--rounds", type=count, default=3)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

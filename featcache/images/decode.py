@@ -124,10 +124,11 @@ def _despite_warnings(
 
 def _pixels(content: bytes, draft_for: Preprocessing | None, held: ExitStack) -> Image.Image:
     image = _open(content)
-    raw = raw_mode(image)
+    raw, whole = raw_mode(image), image.width * image.height
     if draft_for is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
         _shrink(image, draft_for)
-    held.enter_context(DECODED.held(image.width * image.height))
+    in_parts = "progression" in image.info  # all of which are in memory before the first pixel is
+    held.enter_context(DECODED.held(whole if in_parts else image.width * image.height))
     image.load()
     orientation = _orientation(image)  # after load: Pillow turns TIFFs itself, and drops the tag
     image = to_rgb(image, raw)

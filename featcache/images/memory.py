@@ -61,8 +61,8 @@ DECODED = Budget(max(128_000_000, 16_000_000 * (os.cpu_count() or 1)))
 def reused_memory(threads: int) -> Generator[None, None, None]:
     """Within it Pillow keeps the memory of large pictures that are gone for those that come.
 
-    A new page costs the system more than decoding what is put there: without it 12 megapixels take
-    half as long again. The setting is the process's; the last one out restores it.
+    New pages cost the system half of what decoding costs: without this 12 megapixels take half as
+    long again. The setting is the process's; the last one out restores it.
     """
     core = Image.core
     with _reuse.lock:

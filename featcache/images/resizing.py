@@ -20,7 +20,7 @@ from featcache.recipe import Preprocessing
 _SUPPORTS = {"bilinear": 1, "hamming": 1, "bicubic": 2, "lanczos": 3, "box": 0.5}
 """Half the width of each filter in pixels (Pillow's Resample.c); "nearest" is none."""
 
-_SIDE, _PIXELS = 32, 1 << 25
+_SIDE, _PIXELS = 32, 1 << 24
 """Least side and most pixels of what is tried: noise of a few pixels may come out the same either
 way, and noise of many takes memory that nobody counts."""
 

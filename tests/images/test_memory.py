@@ -22,10 +22,13 @@ from featcache.recipe import Preprocessing, Recipe, View
 RECIPE = Recipe("0" * 64, "x", Preprocessing((32, 32), (36,), (0.5,) * 3, (0.5,) * 3))
 
 
-def jpeg(side: int, seed: int = 0) -> bytes:
+SMALL = Preprocessing((8, 8), (9,), (0.5,) * 3, (0.5,) * 3)
+
+
+def jpeg(side: int, seed: int = 0, **options: object) -> bytes:
     stream = io.BytesIO()
     rows = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
-    Image.fromarray(rows).save(stream, "JPEG")
+    Image.fromarray(rows).save(stream, "JPEG", **options)  # type: ignore[arg-type]
     return stream.getvalue()
 
 
@@ -87,6 +90,8 @@ def test_pixels_are_held_until_the_block_ends_whatever_ends_it(budget: Budget) -
 def test_a_draft_holds_what_it_takes(budget: Budget) -> None:
     with decoded(jpeg(160), draft_for=RECIPE.preprocessing):
         assert budget.free == 10_000 - 80 * 80
+    with decoded(jpeg(90, progressive=True), draft_for=SMALL):
+        assert budget.free == 10_000 - 90 * 90, "its coefficients are all in memory"
 
 
 def test_a_warning_does_not_hold_a_picture_twice(budget: Budget) -> None:
