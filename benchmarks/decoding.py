@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import count, machine, print_machine
-from PIL import Image
+from PIL import Image, ImageOps
 
 from featcache.extraction.pipeline import Slot, stream_pixels
 from featcache.images.decode import decode
@@ -181,14 +181,15 @@ def whole_way(contents: list[bytes], decoder: Decoder, rounds: int) -> float:
 
 
 def the_usual_way(contents: list[bytes], rounds: int) -> float:
-    """The same by what people write: Pillow, and timm's transform as far as the crop."""
+    """The same by what people write, unhashed: Pillow, and timm's transform as far as the crop."""
     from torchvision import transforms as T  # noqa: N812 (its name everywhere)
 
     how = T.InterpolationMode.BICUBIC
     transform = T.Compose([T.Resize(256, how), T.CenterCrop(224)])
 
     def load(content: bytes) -> np.ndarray:
-        return np.array(transform(Image.open(io.BytesIO(content)).convert("RGB")))
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+        return np.array(transform(upright.convert("RGB")))
 
     return milliseconds(load, contents, rounds)
 
