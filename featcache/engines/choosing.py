@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.engines import Engine, has_openvino
-from featcache.engines.parity import refuse_disparity
+from featcache.engines import Engine, Outputs, has_openvino
+from featcache.engines.parity import refuse_different, refuse_disparity
 from featcache.errors import EngineError
 from featcache.recipe import Precision
 
 FEWEST = 64
 """Pictures below which a trial takes longer than it can save."""
 
-_WORTH = {"openvino": 8.0, "torch-compile": 600.0}
+_WORTH = {"openvino": 4.0, "torch-compile": 600.0}
 """Seconds that torch must have to go, for another engine to be made ready and tried."""
 
 _RUNS = 2
@@ -91,18 +91,19 @@ def _quickest(reference: Engine, trial: Trial) -> Choice:
     pixels = trial.pixels(_rows(reference))
     if not len(pixels):
         return Choice(reference, "no picture for a trial of engines")
-    rates = {reference.name: _rate(reference, pixels)}
-    best, warnings = reference, list[str]()
+    expected, rate = _tried(reference, pixels)
+    rates, best, warnings = {reference.name: rate}, reference, list[str]()
     for name in candidates:
         if trial.pictures / rates[best.name] < _WORTH[name]:
             continue
         try:
             engine = trial.make(name)
-            vouch(engine, reference, trial)
-            rates[name] = _rate(engine, pixels)
+            found, rate = _tried(engine, pixels)
+            refuse_different(name, found, expected, trial.precision)
         except EngineError as error:
             warnings.append(f"{error}; it is not used")
             continue
+        rates[name] = rate
         best = max(best, engine, key=lambda each: rates[each.name])
     return Choice(best, _told(best, rates, len(pixels), trial.pictures), tuple(warnings))
 
@@ -128,11 +129,12 @@ def _rows(engine: Engine) -> int:
     return max(8, 4 * engine.threads)
 
 
-def _rate(engine: Engine, pixels: npt.NDArray[Any]) -> float:
-    """Pictures a second, the best of a few runs after a first that does not count."""
+def _tried(engine: Engine, pixels: npt.NDArray[Any]) -> tuple[Outputs, float]:
+    """What an engine gives, and pictures a second: the best of a few runs after that first one."""
     with engine:
-        engine.run_all(pixels)
-        return len(pixels) / min(map(_seconds, [partial(engine.run_all, pixels)] * _RUNS))
+        found = engine.run_all(pixels)
+        seconds = min(map(_seconds, [partial(engine.run_all, pixels)] * _RUNS))
+        return found, len(pixels) / seconds
 
 
 def _seconds(run: Callable[[], object]) -> float:

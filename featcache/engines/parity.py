@@ -33,12 +33,25 @@ def refuse_disparity(
     with reference:
         expected = reference.run_all(pixels)
     with engine:
-        found = engine.run_all(pixels)
+        refuse_different(engine.name, engine.run_all(pixels), expected, precision)
+
+
+def refuse_different(
+    name: str,
+    found: Sequence[npt.NDArray[Any]],
+    expected: Sequence[npt.NDArray[Any]],
+    precision: Precision,
+) -> None:
+    """Compare what an engine gave of some pictures with what torch gave of them.
+
+    Raises:
+        EngineError: they disagree; says by how much.
+    """
     worst = largest_difference(found, expected)
     if not worst <= TOLERANCE[precision]:
         raise EngineError(
-            f"engine {engine.name!r} differs from torch by {worst:.1e} of a row's length on "
-            f"{len(pixels)} of these pictures, and {TOLERANCE[precision]:.0e} is allowed"
+            f"engine {name!r} differs from torch by {worst:.1e} of a row's length on "
+            f"{len(found[0])} of these pictures, and {TOLERANCE[precision]:.0e} is allowed"
         )
 
 
