@@ -66,7 +66,8 @@ class ExtractRequest:
             that is quickest in a short trial on these pictures.
         device: "auto" or a name.
         precision: of the arithmetic, part of the recipe: "fp32", "tf32" (CUDA), "bf16", "fp16".
-        batch_size: rows a forward pass; None takes 32, or what an interrupted run began with.
+        batch_size: rows a forward pass; None takes 32, or as many as there are to compute if
+            fewer, or what an interrupted run began with.
         threads: decoding threads, None for all cores; changes no value.
         shard_rows: rows a shard, None to let the plan decide; a crash costs at most one shard.
         strict: a picture that cannot be read is an error instead of a skip.

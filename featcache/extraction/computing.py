@@ -148,7 +148,7 @@ class Computing:
             missing,
             self.choice.engine,
             versions(self.choice.engine.name),
-            batch_size=self._job.batch_size or DEFAULT_BATCH,
+            batch_size=self._job.batch_size or min(DEFAULT_BATCH, len(missing)),
             shard_rows=self._job.shard_rows,
         )
 

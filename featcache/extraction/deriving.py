@@ -50,7 +50,8 @@ class Means:
 
     Attributes:
         device: "auto" or a name.
-        batch_size: rows a forward pass; None takes the open plan's, else `DEFAULT_BATCH`.
+        batch_size: rows a forward pass; None takes the open plan's, else `DEFAULT_BATCH`, or as
+            many as are missing.
         shard_rows: slots a shard, rounded up to whole batches; None lets the plan decide.
     """
 
@@ -214,7 +215,7 @@ class Deriving:
             missing,
             self._engine([entry.stream for entry in entries]),
             versions(),
-            batch_size=self._means.batch_size or DEFAULT_BATCH,
+            batch_size=self._means.batch_size or min(DEFAULT_BATCH, len(missing)),
             shard_rows=self._means.shard_rows,
         )
 

@@ -36,7 +36,8 @@ class Job:
         engine, device: "auto" or a name.
         precision: of the forward pass's arithmetic; part of the recipe.
         compiled: folder where engines keep what they compiled, for a second start; None: nowhere.
-        batch_size: rows a forward pass; None takes the open plan's, else `DEFAULT_BATCH`.
+        batch_size: rows a forward pass; None takes the open plan's, else `DEFAULT_BATCH`, or as
+            many as are missing.
         threads: decoding threads; None takes all cores. Never changes a byte.
         shard_rows: slots a shard, rounded up to whole batches; None lets the plan decide.
         strict: an unreadable picture is an error.

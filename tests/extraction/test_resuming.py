@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -144,3 +145,12 @@ def test_progress_ends_where_it_said_it_would(make_lab) -> None:
     assert [c for c in calls if c[0] == "extract"] == [
         ("extract", done, 12) for done in (2, 4, 6, 8, 10, 12)
     ]
+
+
+def test_a_few_pictures_more_are_a_batch_of_that_size(make_lab: Any) -> None:
+    lab = make_lab(range(40))
+    lab.run(batch_size=None)
+    lab.source.pictures |= {"40": 40, "41": 41, "42": 42}
+    lab.run(batch_size=None)
+    assert [plan.batch_size for plan in Cache(lab.folder).stream().entry.plans] == [32, 3]
+    lab.assert_right()
