@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from featcache.api.extracting import compiled_folder
 from featcache.api.requests import Progress
 from featcache.backbones.registry import Backbone
 from featcache.backbones.units import find_unit, list_units
@@ -181,9 +182,11 @@ class _Making:
                 decoder=self._cache.manifest.recipe.decoder,
                 dtype=None if dtype == "float16" and not halved else dtype,
                 precision=self._cache.manifest.recipe.precision,
+                compiled=compiled_folder(),
                 as_indexed=True,
             )
-            run(job, progress)
+            for warning in run(job, progress).warnings:
+                log.warning("%s", warning)
 
     @cached_property
     def _source(self) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict
@@ -68,6 +69,7 @@ def extract(
         device=request.device,
         precision=request.precision,
         compiled=compiled_folder(),
+        compares_precision=True,
         batch_size=request.batch_size,
         threads=request.threads,
         shard_rows=request.shard_rows,
@@ -86,13 +88,15 @@ def cache_folder(out: PathLike | None, data_name: str, backbone_name: str) -> Pa
     return home / f"{folder_safe(data_name)}-{folder_safe(backbone_name)}"
 
 
-def compiled_folder() -> Path:
-    """Where engines keep what they compiled: among the user's own cached files.
+def compiled_folder() -> Path | None:
+    """Where engines keep what they compiled: among the user's own cached files, if there is a home.
 
     Not in a cache, which may come from someone else, while what is compiled is run.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "featcache" / "compiled"
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(home) / "featcache" / "compiled"
+    return None
 
 
 def _preprocessing(given: Preprocessing | PathLike | None) -> Preprocessing | None:

@@ -18,6 +18,7 @@ from featcache.classifier import files
 from featcache.classifier.files import ClassifierFile
 from featcache.classifier.tuned import halved_at, tuned_stem
 from featcache.engines import Engine, available_cores, make_engine
+from featcache.engines.parity import refuse_disparity
 from featcache.errors import BackboneError, ClassifierError, PictureError, WeightsError
 from featcache.extraction.pipeline import Pixels, Unusable
 from featcache.images.files import read_file
@@ -100,6 +101,9 @@ class Classifier:
             engine: "auto" or a name.
             device: "auto" or a name.
             crops: views to be answered beside the plain one; see `tta_views`.
+
+        Raises:
+            EngineError: no such engine, or it does not agree with torch on the first pictures.
         """
         pixels = pictures_in_order(
             partial(_load_file, self.recipe, (View(), *crops)),
@@ -108,12 +112,23 @@ class Classifier:
             ahead=2 * BATCH,
         )
         running = self.engine(engine, device)
+        vouched = running.name == "torch"
         with closing(pixels):
             for start in range(0, len(paths), BATCH):
                 some = paths[start : start + BATCH]
+                loaded = list(islice(pixels, len(some)))
+                vouched = vouched or self._vouch(running, loaded)
                 with running:  # its settings are the process's: not to be held over a yield
-                    answers = list(self._answer(running, some, list(islice(pixels, len(some)))))
+                    answers = list(self._answer(running, some, loaded))
                 yield from answers
+
+    def _vouch(self, engine: Engine, loaded: Sequence[Pixels | Unusable]) -> bool:
+        """Compare an engine with torch on the plain views of what can be read, if there is any."""
+        plain = [views[0] for views in loaded if not isinstance(views, Unusable)]
+        if plain:
+            reference = self.engine("torch", engine.device)
+            refuse_disparity(engine, reference, np.stack(plain), self.recipe.precision)
+        return bool(plain)
 
     def engine(self, name: str = "auto", device: str = "auto") -> Engine:
         """What runs the network; enter it before use."""

@@ -13,11 +13,12 @@ from featcache.classifier import files
 from featcache.classifier.files import ClassifierFile
 from featcache.classifier.joined import Classifier
 from featcache.engines import Engine
+from featcache.engines import parity as engines_parity
 from featcache.errors import ParityError, PictureError, SourceMissingError
 from featcache.extraction.pipeline import Pixels, Slot, Unusable, load
 from featcache.heads.linear import CERTAIN_LOGIT
 from featcache.images.sources import Source
-from featcache.recipe import Stream
+from featcache.recipe import Precision, Stream
 from featcache.store.files import naming, sync_folder
 
 ROWS = 32
@@ -95,7 +96,7 @@ def save_checked(
     files.write(draft, encoded)
     try:
         parity = measure(join(files.read(draft)), rows)
-        _refuse_unlike(path, parity, tolerance(content.stream))
+        _refuse_unlike(path, parity, tolerance(content.stream, content.recipe.precision))
         with naming(path):
             draft.replace(path)
             sync_folder(path.absolute().parent)
@@ -104,9 +105,10 @@ def save_checked(
     return parity
 
 
-def tolerance(stream: Stream) -> float:
-    """What is allowed of rows of a stream: more where it was rounded on the way to its cut."""
-    return TOLERANCE if stream.parent is None else ROUNDED_TOLERANCE
+def tolerance(stream: Stream, precision: Precision = "fp32") -> float:
+    """What is allowed of rows of a stream: more where it was rounded on the way, or throughout."""
+    rounded = TOLERANCE if stream.parent is None else ROUNDED_TOLERANCE
+    return max(rounded, engines_parity.TOLERANCE[precision])
 
 
 def _refuse_unlike(path: Path, parity: Parity, allowed: float) -> None:

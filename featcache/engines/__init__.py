@@ -108,6 +108,9 @@ def make_engine(
     """
     if name not in ("auto", *ENGINES):
         raise EngineError(f"engine {name!r}: unknown; there are: auto, {', '.join(ENGINES)}")
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise EngineError(f"precision {precision!r}: no engine has it; there are: {known}")
     if name == "openvino":
         return _openvino(stem, preprocessing, device, threads, precision, kept)
     from featcache.engines.torch import CompiledEngine, TorchEngine, resolve_device

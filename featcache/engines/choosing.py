@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,7 +21,9 @@ from featcache.recipe import Precision
 FEWEST = 64
 """Pictures below which a trial takes longer than it can save."""
 
-_WORTH = {"openvino": 4.0, "torch-compile": 600.0}
+_COMPILED = "torch-compile"
+
+_WORTH = {"openvino": 4.0, _COMPILED: 600.0}
 """Seconds that torch must have to go, for another engine to be made ready and tried."""
 
 _RUNS = 2
@@ -44,23 +46,25 @@ class Trial:
         make: makes an engine by its name.
         pixels: gives (at most so many, H, W, 3) uint8 of the job's own pictures.
         pictures: how many forward passes of one picture are to be done.
+        batch_size: pictures a forward pass.
         precision: of the arithmetic.
     """
 
     make: Callable[[str], Engine]
     pixels: Callable[[int], npt.NDArray[np.uint8]]
     pictures: int
+    batch_size: int = 32
     precision: Precision = "fp32"
 
 
 def choose(name: str, trial: Trial) -> Choice:
     """The engine of a name; for "auto" the one that is quickest in a trial.
 
-    An engine other than plain torch must agree with it on real pictures; one that does not, or
-    cannot run the network, is refused with a warning, and torch is taken.
+    An engine other than plain torch must agree with it on real pictures; one that does not is
+    refused with a warning, and torch is taken.
 
     Raises:
-        EngineError: what was asked for is not there, or no engine can run.
+        EngineError: what was asked for is not there, or cannot run the network.
     """
     reference = trial.make("torch")
     if name == "auto":
@@ -77,7 +81,7 @@ def choose(name: str, trial: Trial) -> Choice:
 
 def vouch(engine: Engine, reference: Engine, trial: Trial) -> None:
     """Refuse an engine that does not agree with the reference; see `refuse_disparity`."""
-    pixels = trial.pixels(_rows(engine))
+    pixels = _pixels(trial, engine)
     if len(pixels):
         refuse_disparity(engine, reference, pixels, trial.precision)
 
@@ -88,7 +92,7 @@ def _quickest(reference: Engine, trial: Trial) -> Choice:
         return Choice(reference, f"what runs on {reference.device} here")
     if trial.pictures < FEWEST:
         return Choice(reference, f"{trial.pictures} pictures are too few for a trial of engines")
-    pixels = trial.pixels(_rows(reference))
+    pixels = _pixels(trial, reference, *candidates)
     if not len(pixels):
         return Choice(reference, "no picture for a trial of engines")
     expected, rate = _tried(reference, pixels)
@@ -105,7 +109,8 @@ def _quickest(reference: Engine, trial: Trial) -> Choice:
             continue
         rates[name] = rate
         best = max(best, engine, key=lambda each: rates[each.name])
-    return Choice(best, _told(best, rates, len(pixels), trial.pictures), tuple(warnings))
+    why = _told(best, rates, len(pixels), trial.pictures, refused=bool(warnings))
+    return Choice(best, why, tuple(warnings))
 
 
 def _candidates(reference: Engine) -> list[str]:
@@ -114,19 +119,23 @@ def _candidates(reference: Engine) -> list[str]:
         return []
     if has_openvino():
         return ["openvino"]
-    return ["torch-compile"] if _can_compile() else []
+    return [_COMPILED] if _can_compile() else []
 
 
 def _can_compile() -> bool:
-    """Whether torch finds what it compiles with."""
-    return importlib.util.find_spec("triton") is not None or any(
-        map(shutil.which, ("g++", "clang++"))
-    )
+    """Whether torch finds what it compiles with for a CPU."""
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
-def _rows(engine: Engine) -> int:
-    """Pictures of a trial: so many that all cores have work."""
-    return max(8, 4 * engine.threads)
+def _pixels(trial: Trial, engine: Engine, *candidates: str) -> npt.NDArray[np.uint8]:
+    """Pictures of a trial: so many that all cores have work.
+
+    What is compiled is compiled for one size of batch, so that is what it is tried on.
+    """
+    if _COMPILED not in (engine.name, *candidates):
+        return trial.pixels(max(8, 4 * engine.threads))
+    pixels = trial.pixels(trial.batch_size)
+    return pixels[np.arange(trial.batch_size) % len(pixels)] if len(pixels) else pixels
 
 
 def _tried(engine: Engine, pixels: npt.NDArray[Any]) -> tuple[Outputs, float]:
@@ -143,8 +152,10 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _told(best: Engine, rates: dict[str, float], rows: int, pictures: int) -> str:
+def _told(best: Engine, rates: dict[str, float], rows: int, pictures: int, *, refused: bool) -> str:
     measured = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
+    if len(rates) == 1 and refused:
+        return "the others were refused"
     if len(rates) == 1:
         seconds = pictures / rates[best.name]
         return f"about {seconds:.0f} s to go, too few for a trial of other engines"

@@ -7,12 +7,13 @@ for one another. Normalisation is part of the compiled model, which takes uint8 
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.preprocess import PrePostProcessor
 
-from featcache.engines import Kept, Outputs, available_cores
+from featcache.engines import Kept, Outputs, available_cores, versions
 from featcache.errors import EngineError
 from featcache.recipe import Precision, Preprocessing
 
@@ -75,12 +76,13 @@ class OpenvinoEngine:
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
         }
         try:
-            self._compiled = self._made(stem, preprocessing, kept)
+            compiled = self._made(stem, preprocessing, kept)
         except Exception as error:  # tracing and conversion can raise anything
             raise EngineError(
                 f"OpenVINO cannot run this network ({_first_line(error)}); take --engine torch"
             ) from error
-        self._requests = [self._compiled.create_infer_request() for _ in range(2 * self.threads)]
+        _refuse_other_precision(compiled, precision)
+        self._requests = [compiled.create_infer_request() for _ in range(2 * self.threads)]
 
     def __enter__(self) -> Self:
         return self
@@ -106,12 +108,7 @@ class OpenvinoEngine:
         Raises:
             EngineError: OpenVINO failed on a batch.
         """
-        try:
-            yield from _Flight(self._requests).carried(batches)
-        except RuntimeError as error:
-            raise EngineError(
-                f"OpenVINO failed ({_first_line(error)}); take --engine torch"
-            ) from error
+        return _Flight(self._requests).carried(batches)
 
     def _made(
         self, stem: torch.nn.Module, preprocessing: Preprocessing, kept: Kept | None
@@ -135,7 +132,7 @@ class OpenvinoEngine:
     def _place(self, kept: Kept) -> Path:
         """The file of what is compiled for this machine by this version."""
         machine = self._core.get_property("CPU", "FULL_DEVICE_NAME")
-        decisive = (kept.identity, openvino.__version__, torch.__version__, machine, PART)
+        decisive = (kept.identity, versions(self.name), machine, PART)
         text = repr((decisive, sorted(self._config.items())))
         return kept.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.openvino"
 
@@ -153,7 +150,7 @@ class _Flight:
     """Parts of batches in requests, started in order and landed in order."""
 
     def __init__(self, requests: list[openvino.InferRequest]) -> None:
-        self._idle = deque(requests)
+        self._requests, self._idle = requests, deque(requests)
         self._flying = deque[tuple[openvino.InferRequest, slice, list[np.ndarray]]]()
         self._begun = deque[tuple[list[np.ndarray], int]]()
 
@@ -166,7 +163,8 @@ class _Flight:
                 if not self._idle:
                     self._land()
                 self._start(batch[start : start + PART], slice(start, start + PART), outputs)
-            yield from self._complete(leave=1)
+            ahead = -(-len(self._requests) * PART // len(batch))
+            yield from self._complete(leave=max(1, ahead))
         yield from self._complete(leave=0)
 
     def _start(self, part: npt.NDArray[Any], rows: slice, outputs: list[np.ndarray]) -> None:
@@ -174,13 +172,15 @@ class _Flight:
             missing = np.zeros((PART - len(part), *part.shape[1:]), part.dtype)
             part = np.concatenate([part, missing])
         request = self._idle.popleft()
-        request.start_async({0: part})
+        with _naming():
+            request.start_async({0: part})
         self._flying.append((request, rows, outputs))
 
     def _land(self) -> None:
         """Wait for the part that was started first, and put its rows where they belong."""
         request, rows, outputs = self._flying.popleft()
-        request.wait()
+        with _naming():
+            request.wait()
         given = [tensor.data for tensor in request.output_tensors]
         if not outputs:
             (count,) = (n for begun, n in self._begun if begun is outputs)
@@ -207,9 +207,11 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
     """
     height, width = preprocessing.size
     example = torch.zeros(PART, 3, height, width)
+    if any(tensor.device.type != "cpu" for tensor in stem.parameters()):
+        stem = copy.deepcopy(stem).cpu()  # another engine runs it where it is
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of what is constant at one size
-        decoder = TorchScriptPythonDecoder(stem.cpu(), example_input=example)
+        decoder = TorchScriptPythonDecoder(stem, example_input=example)
         front_end = FrontEndManager().load_by_framework("pytorch")
         model = front_end.convert(front_end.load(decoder))
     model.reshape([PART, 3, height, width])
@@ -224,16 +226,34 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
 
 def _keep(path: Path, compiled: openvino.CompiledModel) -> None:
     """Write what was compiled beside the others, of which the oldest go."""
-    blob = compiled.export_model()
-    content = blob if isinstance(blob, bytes) else blob.getvalue()
     temporary = path.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):  # a second start is slower then, nothing else
+    with contextlib.suppress(OSError, RuntimeError):  # a second start is slower then, nothing else
+        blob = compiled.export_model()
+        content = blob if isinstance(blob, bytes) else blob.getvalue()
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(hashlib.sha256(content).digest() + content)
         temporary.replace(path)
         there = sorted(path.parent.glob("*.openvino"), key=lambda kept: kept.stat().st_mtime)
         for old in there[:-_MOST_KEPT]:
             old.unlink()
+
+
+def _refuse_other_precision(compiled: openvino.CompiledModel, precision: Precision) -> None:
+    """OpenVINO takes fp32 without a word where a processor lacks what was asked for."""
+    used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if used != _PRECISIONS[precision]:
+        raise EngineError(
+            f"precision {precision!r}: OpenVINO would compute in {used} on this processor; take "
+            "--precision fp32, or --engine torch"
+        )
+
+
+@contextlib.contextmanager
+def _naming() -> Generator[None, None, None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO failed ({_first_line(error)}); take --engine torch") from error
 
 
 def _first_line(error: Exception) -> str:

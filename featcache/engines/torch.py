@@ -84,16 +84,16 @@ class TorchEngine:
         self._settings = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._settings.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(self.threads)
-        if self._device.type == "cpu":
-            self._settings.enter_context(kept_memory())
-        self._settings.enter_context(torch.inference_mode())
-        self._settings.enter_context(full_precision(tf32=self._precision == "tf32"))
         dtype = _AUTOCAST.get(self._precision)
-        self._settings.enter_context(
-            torch.autocast(self._device.type, dtype, enabled=dtype is not None)
-        )
+        with contextlib.ExitStack() as settings:
+            settings.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(self.threads)
+            if self._device.type == "cpu":
+                settings.enter_context(kept_memory())
+            settings.enter_context(torch.inference_mode())
+            settings.enter_context(full_precision(tf32=self._precision == "tf32"))
+            settings.enter_context(_autocast(self._device, dtype))
+            self._settings = settings.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -181,12 +181,35 @@ class CompiledEngine(TorchEngine):
     ) -> None:
         super().__init__(stem, preprocessing, device, threads, precision)
         frozen: dict[str, str | int | bool | Callable[..., Any]] = {"freezing": True}
-        self._stem = torch.compile(self._stem, dynamic=False, options=frozen)
+        self._run_compiled = torch.compile(self._stem, dynamic=False, options=frozen)
+        self._stem = self._compiled
+
+    def _compiled(self, batch: torch.Tensor) -> Any:
+        """What the compiled stem gives; compiling, at the first batch, can fail in many ways."""
+        try:
+            return self._run_compiled(batch)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise EngineError(
+                f"torch cannot compile this network ({reason}); take --engine torch"
+            ) from error
 
 
 def _refuse_precision(precision: Precision, device: torch.device) -> None:
     if precision == "tf32" and device.type != "cuda":
-        raise EngineError(f"precision 'tf32' is CUDA's; on {device} take fp32")
+        raise EngineError(
+            f"precision 'tf32' is CUDA's, and this is {device}; use a CUDA device, or extract in "
+            "fp32"
+        )
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    try:
+        return torch.autocast(device.type, dtype, enabled=dtype is not None)
+    except RuntimeError as error:
+        raise EngineError(f"{device} does not compute in {dtype}; extract in fp32") from error
 
 
 def means_and_deviations(

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from featcache.engines import parity
 from featcache.errors import CacheMismatchError
 from featcache.extraction.pipeline import Slot
 from featcache.extraction.scanning import Places
 from featcache.extraction.shards import ExtractedShard
-from featcache.recipe import differing_fields
+from featcache.recipe import Precision, differing_fields
 from featcache.store.cache import StreamReader
 from featcache.store.index import Index, opaque
 from featcache.store.shards import Shard
@@ -36,6 +37,7 @@ def refuse_disagreement(
     index: Index,
     compute: Callable[[list[Slot]], ExtractedShard],
     changed: list[str],
+    precision: Precision = "fp32",
 ) -> bool:
     """Compute a few committed rows again and compare.
 
@@ -45,6 +47,7 @@ def refuse_disagreement(
         index: the samples there are.
         compute: gives the rows of some slots as they are computed now.
         changed: what changed since the rows were computed.
+        precision: of the rows.
 
     Returns:
         Whether there were any that a sample still has; else nothing vouches for those rows.
@@ -66,7 +69,8 @@ def refuse_disagreement(
                 f"{'; '.join(changed)}; {advice}"
             )
     worst = _worst_difference(reader, again.shards[0])
-    if worst is None or worst > TOLERANCE[reader.entry.stream.dtype]:
+    allowed = max(TOLERANCE[reader.entry.stream.dtype], parity.TOLERANCE[precision])
+    if worst is None or not worst <= allowed:
         found = (
             "not one of a few cached rows could be computed again to compare them"
             if worst is None
@@ -80,9 +84,5 @@ def _worst_difference(reader: StreamReader, again: Shard) -> float | None:
     """Largest ||a - b|| / ||b|| of a row; None if there is no row to compare."""
     if not len(again.hashes):
         return None
-    kept, new = (
-        rows.astype(np.float64).reshape(len(again.hashes), -1)
-        for rows in (reader.read(reader.positions(again.hashes)), again.features)
-    )
-    norms = np.maximum(np.linalg.norm(kept, axis=1), np.finfo(np.float32).tiny)
-    return float((np.linalg.norm(new - kept, axis=1) / norms).max())
+    kept = reader.read(reader.positions(again.hashes))
+    return float(parity.relative_differences(again.features, kept).max())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Self
 
 
@@ -22,16 +22,25 @@ class Behind:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        self._pool.shutdown(wait=True)
+        interrupted = False
+        while self._last is not None and not self._last.done():
+            try:
+                wait([self._last])
+            except KeyboardInterrupt:  # what is being written holds the cache until it is there
+                interrupted = True
+        self._pool.shutdown()
         if kind is None:
-            self._wait()
+            self.wait()
+        if interrupted:
+            raise KeyboardInterrupt
 
     def do(self, call: Callable[[], None]) -> None:
         """Begin a call, after the one before it is done."""
-        self._wait()
+        self.wait()
         self._last = self._pool.submit(call)
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Until the last call is done; raises its error."""
         last, self._last = self._last, None
         if last is not None:
             last.result()

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.engines import Engine, available_cores, versions
-from featcache.engines.choosing import Choice
 from featcache.errors import EngineError, PictureError
 from featcache.extraction import passes
 from featcache.extraction.agreement import refuse_disagreement, what_changed
@@ -47,10 +46,10 @@ class Computing:
 
     Attributes:
         processed: pictures that went through a pass, skips included.
+        engines: that were chosen from.
         profile: of decoding, forward passes and writing.
         plan: the last one that was carried out.
         failed: pictures that could not be used just now, and might be another time.
-        choice: the last engine that was chosen; None where what was begun was only continued.
     """
 
     def __init__(
@@ -66,10 +65,9 @@ class Computing:
         self.profile = Profile()
         self.plan: Plan | None = None
         self.failed: dict[Slot, Unusable] = {}
-        self.choice: Choice | None = None
         self._job, self._kept, self._writer = job, kept, writer
         self._found, self._index, self._manifest = found, found.index, manifest
-        self._engines = Engines(job, kept, found.index)
+        self.engines = Engines(job, kept, found.index)
         self._progress = progress
         self._computed: list[npt.NDArray[np.uint8]] = []
 
@@ -85,7 +83,8 @@ class Computing:
         is missing still, and is planned anew.
         """
         for begun in passes.resumed(self._resumable()):
-            self._carry_out(begun)
+            if self._vouched(begun):
+                self._carry_out(begun)
         groups = passes.grouped(self._lacking())
         check_space(
             self._writer.folder,
@@ -104,17 +103,22 @@ class Computing:
             if plan is not None:
                 pending = self._writer.pending(self._index, stream, plan)
                 same = plans.digest(pending) == plan.pending_sha256
-                if same and self._suits(stream, plan, pending):
+                if same and self._suits(plan):
                     yield entry, pending
 
-    def _suits(self, stream: Stream, plan: Plan, pending: passes.Contents) -> bool:
+    def _suits(self, plan: Plan) -> bool:
         job = self._job
         if plan.versions != versions(plan.engine) or job.batch_size not in (None, plan.batch_size):
             return False
-        if job.engine not in ("auto", plan.engine) or job.device not in ("auto", plan.device):
-            return False
+        return job.device in ("auto", plan.device)
+
+    def _vouched(self, begun: passes.Pass) -> bool:
+        """Whether the engine of an open plan is the one that would be taken, and can go on."""
+        streams, plan = begun.shapes, begun.plan
         try:
-            self._engines.vouch((stream,), plan, pending)
+            if self._job.engine not in ("auto", plan.engine):  # it may have been refused then
+                return self.engines.choose(streams, begun.pending).engine.name == plan.engine
+            self.engines.vouch(streams, plan, begun.pending)
         except EngineError as error:
             log.warning("%s; what it began is planned anew", error)
             return False
@@ -129,7 +133,7 @@ class Computing:
         for stream in self._kept.shapes:
             entry = self._entry(stream).settled()
             missing = plans.without(self._writer.pending(self._index, stream), failed)
-            if len(missing) and not self._agrees(entry):
+            if len(missing) and not self._agrees(entry, missing):
                 log.info("dropping %d shards that no sample names any more", len(entry.shards))
                 entry = replace(entry, shards=())
                 missing = plans.without(self._index.contents(stream.view), failed)
@@ -141,18 +145,18 @@ class Computing:
 
     def _planned(self, entries: tuple[StreamEntry, ...], missing: passes.Contents) -> passes.Pass:
         """A pass for streams that lack the same contents, with a plan for each."""
-        self.choice = self._engines.choose([entry.stream for entry in entries], missing)
-        log.info("engine %s: %s", self.choice.engine.name, self.choice.why)
+        choice = self.engines.choose([entry.stream for entry in entries], missing)
+        log.info("engine %s: %s", choice.engine.name, choice.why)
         return passes.begun(
             entries,
             missing,
-            self.choice.engine,
-            versions(self.choice.engine.name),
+            choice.engine,
+            versions(choice.engine.name),
             batch_size=self._job.batch_size or min(DEFAULT_BATCH, len(missing)),
             shard_rows=self._job.shard_rows,
         )
 
-    def _agrees(self, entry: StreamEntry) -> bool:
+    def _agrees(self, entry: StreamEntry, missing: passes.Contents) -> bool:
         """Check a few rows if this run would extend rows that something else computed.
 
         Rows of which none can be computed again, since no sample has their contents any more,
@@ -160,20 +164,19 @@ class Computing:
         """
         if not entry.shards:
             return True
-        before = entry.plans[-1]
-        name = self._engines.like(before)
-        device = self._engines.of((entry.stream,), "torch").device
-        now = {"engine": name, "device": device, "versions": versions(name)}
-        changed = what_changed(before.provenance, now)
+        engine = self.engines.choose((entry.stream,), missing).engine
+        now = {"engine": engine.name, "device": engine.device, "versions": versions(engine.name)}
+        changed = what_changed(entry.plans[-1].provenance, now)
         if changed:
             log.info("checking cached rows, since %s", "; ".join(changed))
-            with self._engines.of((entry.stream,), name) as engine:
+            with engine:
                 return refuse_disagreement(
                     self._job.folder,
                     self._writer.reader(entry.stream.key),
                     self._index,
                     lambda slots: self._again(entry, engine, slots),
                     changed,
+                    self._job.precision,
                 )
         return True
 
@@ -207,9 +210,10 @@ class Computing:
         self.plan = begun.plan
         committed = replace(self._manifest, streams=self._writer.manifest.streams)
         self._commit(begun.within(committed))
-        engine = self._engines.of(begun.shapes, begun.plan.engine, begun.plan)
+        engine = self.engines.of(begun.shapes, begun.plan.engine, begun.plan)
         with self.profile.running(), engine:
             self._compute(begun, engine)
+        self.engines.forget()
 
     def _compute(self, begun: passes.Pass, engine: Engine) -> None:
         job, plan, todo, profile = self._job, begun.plan, begun.todo(), self.profile
@@ -237,6 +241,8 @@ class Computing:
             for (number, _), shard in zip(todo, extracted, strict=True):
                 with profile.clock.waiting("writing"):
                     behind.do(partial(self._keep, begun, number, shard))
+            with profile.clock.waiting("writing"):
+                behind.wait()
 
     def _keep(self, begun: passes.Pass, number: int, extracted: ExtractedShard) -> None:
         """Commit the shards of a pass that were computed together."""

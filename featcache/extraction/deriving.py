@@ -238,6 +238,7 @@ class Deriving:
                     engine, slots, {entry.stream: entry.shape}, batch_size=DEFAULT_BATCH
                 ),
                 changed,
+                self._writer.manifest.recipe.precision,
             )
 
     def _carry_out(self, begun: passes.Pass) -> None:

@@ -43,6 +43,7 @@ class Job:
         strict: an unreadable picture is an error.
         verify_content: read every file again, whatever its stat key says.
         replace_source: let this source take the place of the cache's own.
+        compares_precision: where it is below fp32, say what that changes; see `lowering`.
         as_indexed: compute what the samples of the index in force lack, and do not look what the
             source holds now, so that the index stays as it is.
     """
@@ -65,6 +66,7 @@ class Job:
     strict: bool = False
     verify_content: bool = False
     replace_source: bool = False
+    compares_precision: bool = False
     as_indexed: bool = False
 
     @property

@@ -51,6 +51,8 @@ def compare_with_fp32(job: Job, kept: Kept, index: Index, reader: StreamReader) 
         reader: the plain penultimate feature.
     """
     contents = np.intersect1d(opaque(reader.hashes), index.unique_hashes)
+    if not len(contents):
+        return None
     chosen = contents[np.linspace(0, len(contents) - 1, min(PICTURES, len(contents))).astype(int)]
     again = _in_fp32(job, kept, index, reader, chosen)
     if not len(again.hashes):

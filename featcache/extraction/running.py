@@ -78,7 +78,7 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         there = writer.manifest.streams  # without those of views that no picture is to have
         readers = [writer.reader(s.key) for s in kept.shapes if s.key in there]
         lowering = None
-        if job.precision != "fp32" and computing.processed:
+        if job.compares_precision and job.precision != "fp32" and computing.processed:
             lowering = compare_with_fp32(job, kept, found.index, readers[0])
         done = _summary(job, readers, found, before, computing, started)
         done = replace(done, lowering=lowering)
@@ -133,6 +133,7 @@ def _summary(
     refuse_skips(job, skipped)
     computed = len(without(computing.computed, opaque(index.hashes[sorted(reasons)])))
     used = computing.plan or readers[0].entry.plans[-1]
+    first = computing.engines.first
     return Extraction(
         index=index,
         streams=tuple(reader.entry.stream.key for reader in readers),
@@ -142,7 +143,7 @@ def _summary(
         skipped=skipped,
         changes=compare(before, index) if before is not None else None,
         passed_over=found.passed_over,
-        warnings=(*found.warnings, *(computing.choice.warnings if computing.choice else ())),
+        warnings=(*found.warnings, *dict.fromkeys(computing.engines.warnings)),
         seconds=time.perf_counter() - started,
         profile=computing.profile,
         engine={
@@ -150,7 +151,7 @@ def _summary(
             "device": used.device,
             "threads": used.threads,
             "batch_size": used.batch_size,
-            "why": computing.choice.why if computing.choice else "as it was begun",
+            "why": first.why if first else "as it was begun",
         },
     )
 

@@ -9,10 +9,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from featcache.engines import Engine, available_cores, has_openvino, make_engine
+from featcache.engines import Engine, available_cores, make_engine
 from featcache.engines import Kept as Compiled
 from featcache.engines.choosing import Choice, Trial, choose, vouch
-from featcache.extraction.jobs import Job
+from featcache.engines.torch import resolve_device
+from featcache.extraction.jobs import DEFAULT_BATCH, Job
 from featcache.extraction.kept import Kept, outputs_of, views_of
 from featcache.extraction.passes import Contents
 from featcache.extraction.pipeline import Unusable, blank_pixels, load
@@ -30,11 +31,18 @@ class Engines:
         job: what is asked.
         kept: its streams.
         index: where its contents lie.
+
+    Attributes:
+        first: the first choice, which later ones follow; None before.
+        warnings: of all choices.
     """
 
     def __init__(self, job: Job, kept: Kept, index: Index) -> None:
+        self.first: Choice | None = None
+        self.warnings: list[str] = []
         self._job, self._kept, self._index = job, kept, index
         self._made: dict[str, Engine] = {}
+        self._chosen: dict[str, Choice] = {}
 
     def of(self, streams: Collection[Stream], name: str, plan: Plan | None = None) -> Engine:
         """What runs the stem of some streams, on the device of a plan, else of the job.
@@ -42,10 +50,8 @@ class Engines:
         Raises:
             EngineError: it is not there.
         """
-        job = self._job
-        device, threads = (plan.device, plan.threads) if plan else (job.device, None)
-        outputs = [list(output) for output in outputs_of(streams)]
-        stem = sha256_json([job.recipe.key, outputs])
+        job, stem = self._job, self._stem(streams)
+        device, threads = (plan.device, plan.threads) if plan else (self._device(), None)
         key = repr((stem, name, device, threads or available_cores()))
         if key not in self._made:
             self._made[key] = make_engine(
@@ -60,8 +66,18 @@ class Engines:
         return self._made[key]
 
     def choose(self, streams: Collection[Stream], missing: Contents) -> Choice:
-        """What is to compute some contents of some streams; see `engines.choosing.choose`."""
-        return choose(self._job.engine, self._trial(streams, missing))
+        """What is to compute some contents of some streams; see `engines.choosing.choose`.
+
+        The first choice is a trial's where "auto" was asked for; later ones are of the same name.
+        """
+        stem = self._stem(streams)
+        if stem not in self._chosen:
+            name = self.first.engine.name if self.first else self._job.engine
+            choice = choose(name, self._trial(streams, missing))
+            self.first = self.first or choice
+            self.warnings += choice.warnings
+            self._chosen[stem] = choice
+        return self._chosen[stem]
 
     def vouch(self, streams: Collection[Stream], plan: Plan, contents: Contents) -> None:
         """Refuse to go on with a plan's engine where it does not agree with torch any more.
@@ -73,17 +89,27 @@ class Engines:
         if engine is not reference:
             vouch(engine, reference, self._trial(streams, contents))
 
-    def like(self, plan: Plan) -> str:
-        """The engine that "auto" may go on with where a plan's rows are extended."""
-        if self._job.engine != "auto":
-            return self._job.engine
-        return plan.engine if plan.engine != "openvino" or has_openvino() else "torch"
+    def forget(self) -> None:
+        """Let go of what was made, and its memory."""
+        self._made.clear()
+        self._chosen.clear()
+
+    def _stem(self, streams: Collection[Stream]) -> str:
+        """Names what gives the outputs of some streams."""
+        return sha256_json([self._job.recipe.key, [list(each) for each in outputs_of(streams)]])
+
+    def _device(self) -> str:
+        """By its full name, so that an engine is made once."""
+        if self._job.engine == "openvino" and self._job.device == "auto":
+            return "cpu"
+        return str(resolve_device(self._job.device))
 
     def _trial(self, streams: Collection[Stream], contents: Contents) -> Trial:
         return Trial(
             make=partial(self.of, streams),
             pixels=lambda most: self._pixels(contents[:most]),
             pictures=len(contents) * len(views_of(streams)),
+            batch_size=self._job.batch_size or min(DEFAULT_BATCH, len(contents)),
             precision=self._job.precision,
         )
 

@@ -22,7 +22,7 @@ class Fake:
 
     def __init__(self, name: str, seconds: float, off: float = 0.0) -> None:
         self.name, self.seconds, self.off = name, seconds, off
-        self.seen = 0
+        self.seen, self.sizes = 0, set[int]()
 
     def __enter__(self) -> Self:
         return self
@@ -35,6 +35,7 @@ class Fake:
 
     def run_all(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
         self.seen += len(batch)
+        self.sizes.add(len(batch))
         time.sleep(self.seconds * len(batch))
         rows = batch.reshape(len(batch), -1).astype(np.float32)
         return (rows * (1 + self.off), rows[:, :2])
@@ -80,6 +81,7 @@ def test_a_quicker_one_that_disagrees_is_refused_with_a_warning() -> None:
     assert choice.engine.name == "torch"
     (warning,) = choice.warnings
     assert "'openvino' differs from torch by 2.0e-03 of a row's length on 8 of these" in warning
+    assert choice.why == "the others were refused"
 
 
 def test_one_that_was_asked_for_is_refused_too_where_it_disagrees() -> None:
@@ -128,9 +130,11 @@ def test_compiling_is_tried_where_openvino_is_not_and_the_job_is_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(choosing, "has_openvino", lambda: False)
+    monkeypatch.setattr(choosing, "_can_compile", lambda: True)
     both = (Fake(*TORCH), Fake("torch-compile", 2e-4))
     assert choose("auto", trial(*both, pictures=10**5)).engine.name == "torch"  # 200 s to go
     assert choose("auto", trial(*both, pictures=10**6)).engine.name == "torch-compile"
+    assert both[1].sizes == {32}  # what is compiled is tried on the job's own batches
     monkeypatch.setattr(choosing, "_can_compile", lambda: False)
     assert choose("auto", trial(*both)).engine.name == "torch"
 
@@ -139,6 +143,7 @@ def test_differences_are_of_whole_rows_and_of_every_activation() -> None:
     expected = np.array([[3.0, 4.0], [0.0, 1.0]])
     found = np.array([[3.0, 4.005], [0.0, 1.0]])
     assert largest_difference([expected, found], [expected, expected]) == pytest.approx(1e-3)
+    assert np.isnan(largest_difference([expected, found * np.nan], [expected, expected]))
     refuse_disparity(Fake("openvino", 0, off=9e-4), Fake(*TORCH), pixels(2), "fp32")
     with pytest.raises(EngineError, match=r"differs from torch by 1\.1e-03"):
         refuse_disparity(Fake("openvino", 0, off=1.1e-3), Fake(*TORCH), pixels(2), "fp32")

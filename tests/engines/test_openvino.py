@@ -48,7 +48,7 @@ def test_a_row_depends_on_nothing_beside_it(backbone: Backbone, pixels: np.ndarr
     assert np.array_equal(whole, turned)
 
 
-def test_batches_come_back_in_order_and_are_taken_one_ahead_at_most(
+def test_batches_come_back_in_order_and_are_taken_no_further_ahead_than_requests_need(
     backbone: Backbone, pixels: np.ndarray
 ) -> None:
     batches = [np.roll(pixels, i, axis=0) for i in range(7)]
@@ -63,7 +63,7 @@ def test_batches_come_back_in_order_and_are_taken_one_ahead_at_most(
 
     with engine_of(backbone, threads=2) as engine:
         for i, (found,) in enumerate(engine.run_each(given())):
-            assert taken <= i + 2
+            assert taken <= i + 3  # 4 requests take 4 pictures each, a batch has 10
             assert relative_differences(found, np.roll(expected, i, axis=0)).max() < 1e-5
     assert taken == i + 1 == 7
 
@@ -142,6 +142,31 @@ def test_what_it_cannot_do_is_said(backbone: Backbone) -> None:
         make_engine("openvino", backbone.stem, None)
     with pytest.raises(EngineError, match=r"precision 'tf32'.*fp32, bf16, fp16"):
         engine_of(backbone, precision="tf32")
+    with pytest.raises(EngineError, match=r"precision 'int8': no engine has it"):
+        engine_of(backbone, precision="int8")
+
+
+def test_a_precision_is_what_was_asked_for_or_refused(
+    backbone: Backbone, pixels: np.ndarray
+) -> None:
+    expected = reference(backbone, pixels)
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with engine_of(backbone, precision="bf16") as engine:
+            assert relative_differences(engine.run(pixels), expected).max() > 1e-4
+    else:
+        with pytest.raises(EngineError, match="OpenVINO would compute in f32 on this processor"):
+            engine_of(backbone, precision="bf16")
+
+
+def test_a_network_stays_where_another_engine_runs_it(backbone: Backbone) -> None:
+    import copy
+
+    import torch
+
+    stem = copy.deepcopy(backbone.stem).to("meta")
+    with pytest.raises(EngineError):  # there is nothing to convert there
+        make_engine("openvino", stem, backbone.preprocessing)
+    assert {tensor.device for tensor in stem.parameters()} == {torch.device("meta")}
 
 
 def test_a_network_that_it_cannot_read_is_an_error_that_says_so(backbone: Backbone) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from featcache.engines.parity import relative_differences
 from featcache.extraction.computing import Computing
@@ -103,6 +104,39 @@ def test_an_engine_that_disagrees_is_refused_and_torch_is_used(
     assert any("'openvino' differs from torch by 1.0e-02" in text for text in done.warnings)
     extract_light(class_folders, engine="torch", out=tmp_path / "torch")
     assert np.array_equal(features(tmp_path / "refused"), features(tmp_path / "torch"))
+    more = class_folders / "cat" / "more.jpg"
+    with Image.open(class_folders / "cat" / "00.jpg") as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(more)
+    done = extract_light(class_folders, engine="openvino", out=tmp_path / "refused")
+    assert (done.engine["name"], done.computed) == ("torch", 1)  # refused again, so it can go on
+
+
+def test_what_torch_began_for_a_refused_engine_is_continued(
+    tmp_path: Path,
+    class_folders: Path,
+    extract_light: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from featcache.engines.openvino import OpenvinoEngine
+
+    run_each = OpenvinoEngine.run_each
+    monkeypatch.setattr(
+        OpenvinoEngine,
+        "run_each",
+        lambda self, batches: ((rows * 1.01,) for (rows,) in run_each(self, batches)),
+    )
+    options = {"batch_size": 4, "shard_rows": 8, "engine": "openvino"}
+    extract_light(class_folders, out=tmp_path / "whole", **options)
+
+    def stop(self: Computing, *args: Any) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Computing, "_keep", stop)
+        with pytest.raises(InterruptedError):
+            extract_light(class_folders, out=tmp_path / "resumed", **options)
+    extract_light(class_folders, out=tmp_path / "resumed", **options)
+    assert committed(tmp_path / "resumed") == committed(tmp_path / "whole")
 
 
 def test_an_engine_that_began_and_disagrees_now_does_not_go_on(
@@ -154,7 +188,16 @@ def test_a_lower_precision_makes_another_recipe(
     assert change.mean_cosine == pytest.approx(cosines.mean(), abs=1e-6)
     assert 0 <= change.accuracy <= 1
     assert change.accuracy_fp32 == pytest.approx(ridge_accuracy(theirs), abs=0.03)
-    with pytest.raises(EngineError, match="precision 'tf32' is CUDA's; on cpu take fp32"):
+    with pytest.raises(EngineError, match=r"precision 'tf32' is CUDA's, and this is cpu; use"):
         extract_light(class_folders, out=tmp_path / "tf32", precision="tf32", device="cpu")
     with pytest.raises(EngineError, match="precision 'int4': unknown; give fp32, tf32"):
         extract_light(class_folders, precision="int4")
+
+
+def test_in_a_lower_precision_a_cache_without_a_row_is_no_crash(
+    tmp_path: Path, class_folders: Path, extract_light: Callable[..., Any]
+) -> None:
+    for path in class_folders.rglob("*.jpg"):
+        path.write_bytes(b"no picture at all, of any kind")
+    done = extract_light(class_folders, out=tmp_path / "bf16", precision="bf16")
+    assert (done.computed, len(done.skipped), done.precision_change) == (0, 36, None)
