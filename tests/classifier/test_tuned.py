@@ -39,6 +39,7 @@ from featcache.extraction.pipeline import Slot
 from featcache.heads.hidden import HiddenUnits
 from featcache.heads.linear import LinearHead
 from featcache.images.sources import source_from_locator
+from featcache.recipe import Stream
 from featcache.store.cache import Cache
 
 NAME, SIZE = "timm/test_resnet", 48
@@ -409,3 +410,10 @@ def test_rounding_on_the_embedded_network(pictures: Path, tmp_path: Path) -> Non
     assert 1e-5 < found.unrounded < TOLERANCE
     untuned = measure(Classifier(replace(trained.content, tail={}), backbone), trained.rows)
     assert untuned.worst > 100 * found.unrounded
+
+
+def test_a_lower_precision_is_allowed_what_engines_are() -> None:
+    stream = Stream("a" * 64)
+    assert parity.tolerance(stream) == parity.TOLERANCE
+    assert parity.tolerance(stream, "bf16") == 5e-2
+    assert parity.tolerance(replace(stream, cut="layer1", parent="b" * 64)) == 5e-3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featcache.store import documents
@@ -18,7 +18,7 @@ bodies = st.dictionaries(
 
 
 @given(bodies)
-@settings(max_examples=30)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 def test_a_round_trip_is_whole(body) -> None:
     content = documents.encode(body)
     found, whole = documents.decode(content)
