@@ -110,7 +110,8 @@ class _Walkers:
         self._at = batch.evaluate(self._Z)
         self._pairs = CurvaturePairs()
         self._last = self._W.clone()  # the solution before this C
-        self._last_Z = self._Z.clone() if batch.rows.exact else self._Z[..., :0]
+        # a view of no column would hold all of them
+        self._last_Z = self._Z.clone() if batch.rows.exact else self._Z[..., :0].clone()
         self._gate = _GATE
         self._last_travel = Travel(*(way.clone() for way in self._travel))
         self._older = _Step(  # from the solution before that to it
@@ -175,6 +176,7 @@ class _Walkers:
         if batch.rows.exact:
             return
         exact = replace(batch, rows=batch.rows.exactly())
+        del self._Z  # before as large an array takes its place
         self._Z = exact.values(self._W).masked_fill_(self._lacking[..., None], -torch.inf)
         self._travel = self._straight(self._W)
         self._at = exact.evaluate(self._Z)
@@ -228,6 +230,7 @@ class _Walkers:
         self._W.addcmul_(step.D, rate[:, None, None])
         self._Z.addcmul_(step.change, rate[:, None, None].to(self._Z.dtype))
         self._travel = self._travel.plus(step.travel, rate)
+        del step  # what it does to the logits is as large as they are
         self._balance(strength)
         before, self._at = self._at.gradient, self._batch.evaluate(self._Z)
         self._pairs.push(self._W - start, self._at.gradient - before)
