@@ -28,7 +28,7 @@ torch.ones(100 << 18)
 plain = faults(5)
 with kept_memory():
     with kept_memory():
-        faults(5)  # finds its places
+        faults(20)  # finds its places
     kept = faults(5)
     held = resident()
 print(plain, kept, held - resident(), faults(5))
