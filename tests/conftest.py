@@ -22,6 +22,18 @@ def _own_cached_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Networks this small gain nothing from threads, which wait long where cores are shared."""
+    import torch
+
+    monkeypatch.setattr("featcache.engines.torch.available_cores", lambda: 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def photos() -> list[Image.Image]:
     """Photos that ship in packages: an astronaut, a cat, a cup, a rocket, a temple, a flower."""

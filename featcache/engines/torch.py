@@ -79,7 +79,8 @@ class TorchEngine:
         self.device = str(device)
         self.threads = threads or available_cores()
         self._device, self._precision = device, precision
-        self._stem: Stem = stem.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+        placed: torch.nn.Module = stem.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+        self._stem = self._ready(placed)
         self._scale = means_and_deviations(preprocessing, device) if preprocessing else None
         self._settings = contextlib.ExitStack()
 
@@ -98,6 +99,10 @@ class TorchEngine:
 
     def __exit__(self, *exception: object) -> None:
         self._settings.close()
+
+    def _ready(self, stem: torch.nn.Module) -> Stem:
+        """What runs the batches of a stem that is on its device."""
+        return stem
 
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """(B, H, W, 3) pixels to (B, *shape) float32 activations; raises as `run_all` does."""
@@ -171,30 +176,22 @@ class CompiledEngine(TorchEngine):
 
     name = "torch-compile"
 
-    def __init__(
-        self,
-        stem: torch.nn.Module,
-        preprocessing: Preprocessing | None,
-        device: torch.device,
-        threads: int | None = None,
-        precision: Precision = "fp32",
-    ) -> None:
-        super().__init__(stem, preprocessing, device, threads, precision)
+    def _ready(self, stem: torch.nn.Module) -> Stem:
         frozen: dict[str, str | int | bool | Callable[..., Any]] = {"freezing": True}
-        self._run_compiled = torch.compile(self._stem, dynamic=False, options=frozen)
-        self._stem = self._compiled
+        compiled = torch.compile(stem, dynamic=False, options=frozen)
 
-    def _compiled(self, batch: torch.Tensor) -> Any:
-        """What the compiled stem gives; compiling, at the first batch, can fail in many ways."""
-        try:
-            return self._run_compiled(batch)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise EngineError(
-                f"torch cannot compile this network ({reason}); take --engine torch"
-            ) from error
+        def run(batch: torch.Tensor) -> Any:
+            try:
+                return compiled(batch)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # compiling, at the first batch, can fail in many ways
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                raise EngineError(
+                    f"torch cannot compile this network ({reason}); take --engine torch"
+                ) from error
+
+        return run
 
 
 def _refuse_precision(precision: Precision, device: torch.device) -> None:

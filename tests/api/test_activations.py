@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from featcache import api
@@ -36,14 +34,7 @@ VIEWS = views_of("flip", 2)
 DEEP, MIDDLE, TOP = "layer2.0", "layer3.0", "layer4.0"
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Networks this small gain nothing from threads, which wait long where cores are shared."""
-    monkeypatch.setattr("featcache.engines.torch.available_cores", lambda: 1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from featcache.engines.parity import relative_differences
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _can_compile(), reason="no C++ compiler")
+@pytest.mark.skipif(
+    not _can_compile(), reason="torch-compile needs g++ or clang++, which this machine has not"
+)
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own parts
 def test_features_are_torchs_and_no_batch_compiles_again(
     backbone: Backbone, pixels: np.ndarray

@@ -35,7 +35,9 @@ print(plain, kept, held - resident(), faults(5))
 """
 
 
-@pytest.mark.skipif(memory._glibc() is None, reason="not glibc")
+@pytest.mark.skipif(
+    memory._glibc() is None, reason="without glibc nothing is done, as the next test says"
+)
 def test_pages_are_fetched_once_and_given_back_at_the_end() -> None:
     done = subprocess.run(
         [sys.executable, "-c", BLOCKS], capture_output=True, text=True, check=True

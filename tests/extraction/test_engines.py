@@ -24,6 +24,18 @@ def features(folder: Path) -> np.ndarray:
     return np.asarray(stream.read(stream.positions(cache.index.hashes)))
 
 
+def lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on OpenVINO's rows are off by a hundredth."""
+    from featcache.engines.openvino import OpenvinoEngine
+
+    run_each = OpenvinoEngine.run_each
+    monkeypatch.setattr(
+        OpenvinoEngine,
+        "run_each",
+        lambda self, batches: ((rows * 1.01,) for (rows,) in run_each(self, batches)),
+    )
+
+
 def ridge_accuracy(rows: np.ndarray) -> float:
     """Of scikit-learn's ridge regression, each picture predicted by the others; three classes."""
     from sklearn.linear_model import RidgeClassifierCV
@@ -91,14 +103,7 @@ def test_an_engine_that_disagrees_is_refused_and_torch_is_used(
     extract_light: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from featcache.engines.openvino import OpenvinoEngine
-
-    run_each = OpenvinoEngine.run_each
-    monkeypatch.setattr(
-        OpenvinoEngine,
-        "run_each",
-        lambda self, batches: ((rows * 1.01,) for (rows,) in run_each(self, batches)),
-    )
+    lie(monkeypatch)
     done = extract_light(class_folders, engine="openvino", out=tmp_path / "refused")
     assert done.engine["name"] == "torch"
     assert any("'openvino' differs from torch by 1.0e-02" in text for text in done.warnings)
@@ -117,14 +122,7 @@ def test_what_torch_began_for_a_refused_engine_is_continued(
     extract_light: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from featcache.engines.openvino import OpenvinoEngine
-
-    run_each = OpenvinoEngine.run_each
-    monkeypatch.setattr(
-        OpenvinoEngine,
-        "run_each",
-        lambda self, batches: ((rows * 1.01,) for (rows,) in run_each(self, batches)),
-    )
+    lie(monkeypatch)
     options = {"batch_size": 4, "shard_rows": 8, "engine": "openvino"}
     extract_light(class_folders, out=tmp_path / "whole", **options)
 
@@ -146,8 +144,6 @@ def test_an_engine_that_began_and_disagrees_now_does_not_go_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from featcache.engines.openvino import OpenvinoEngine
-
     def stop(self: Computing, *args: Any) -> None:
         raise InterruptedError
 
@@ -155,12 +151,7 @@ def test_an_engine_that_began_and_disagrees_now_does_not_go_on(
         patched.setattr(Computing, "_keep", stop)
         with pytest.raises(InterruptedError):
             extract_light(class_folders, engine="openvino")
-    run_each = OpenvinoEngine.run_each
-    monkeypatch.setattr(
-        OpenvinoEngine,
-        "run_each",
-        lambda self, batches: ((rows * 1.01,) for (rows,) in run_each(self, batches)),
-    )
+    lie(monkeypatch)
     with caplog.at_level(logging.WARNING, "featcache"):
         done = extract_light(class_folders)
     assert "what it began is planned anew" in caplog.text
