@@ -6,7 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from featcache_cli.rendering import line, printable, progress, show, show_json, suggest, table, warn
+from featcache_cli.rendering import (
+    line,
+    printable,
+    progress,
+    said,
+    show,
+    show_json,
+    suggest,
+    table,
+    warn,
+)
+
+WRITES = "featcache.extraction.computing.sizes"
+"""Logger of what is to be written, before it is."""
 
 _MANY = 10
 
@@ -195,7 +208,7 @@ def extract(
     """
     from featcache import api
 
-    with progress() as report:
+    with progress() as report, said(WRITES):
         result = api.extract(
             data,
             backbone=backbone,

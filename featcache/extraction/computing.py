@@ -31,6 +31,7 @@ from featcache.store.manifest import Manifest, Plan, StreamEntry
 from featcache.store.writing import Writer, check_space
 
 log = logging.getLogger(__name__)
+sizes = logging.getLogger(f"{__name__}.sizes")
 
 
 class Computing:
@@ -86,10 +87,10 @@ class Computing:
             if self._vouched(begun):
                 self._carry_out(begun)
         groups = passes.grouped(self._lacking())
-        check_space(
-            self._writer.folder,
-            sum(len(missing) * passes.row_bytes(entries) for entries, missing in groups),
-        )
+        size = sum(len(missing) * passes.row_bytes(entries) for entries, missing in groups)
+        if size and self._job.cuts and not self._job.as_indexed:  # on demand, it was told before
+            sizes.info("%s: %.2f GB of activations are to be written", self._job.folder, size / 1e9)
+        check_space(self._writer.folder, size)
         for entries, missing in groups:
             self._carry_out(self._planned(entries, missing))
         if self.plan is None:

@@ -25,6 +25,15 @@ SMALL = ("timm/test_resnet", "--image-size", "32")
 ESCAPE = re.compile("\x1b|\r")
 
 
+def test_extract_tells_what_is_to_be_written_for_cuts(
+    invoke: Any, pictures: Path, tmp_path: Path
+) -> None:
+    options = ("--out", tmp_path / "c", *LIGHT, "--cut", "layer1.0", "--pool", "none")
+    first = invoke("extract", pictures, *options)
+    assert f"{tmp_path / 'c'}: 0.00 GB of activations are to be written" in first.stderr
+    assert "are to be written" not in invoke("extract", pictures, *options).stderr
+
+
 def test_extract(invoke: Any, pictures: Path, tmp_path: Path) -> None:
     result = invoke("extract", pictures, "--out", tmp_path / "my cache", *LIGHT)
     assert result.exit_code == 0
