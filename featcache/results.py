@@ -727,6 +727,7 @@ class LayerRow(Record):
         shape: of one picture's activation.
         bytes: of it in half precision, as `--pool none` stores it.
         params: of the unit. params_trainable: of it and all above it, without the head.
+            params_frozen: of all below it.
         cost_share: of the multiplications of convolutions and linear layers in one forward pass,
             counted, not timed; attention's own products are left out.
     """
@@ -737,4 +738,5 @@ class LayerRow(Record):
     bytes: int
     params: int
     params_trainable: int
+    params_frozen: int
     cost_share: float

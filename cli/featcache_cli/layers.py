@@ -34,7 +34,9 @@ def layers(
     if as_json:
         show_json([row.to_json() for row in rows])
         return
-    listed = table(">depth", "unit", ">shape", ">kB", ">parameters", ">trainable", ">cost")
+    listed = table(
+        ">depth", "unit", ">shape", ">kB", ">parameters", ">trainable", ">frozen", ">cost"
+    )
     for row in rows:
         listed.add_row(
             str(row.depth),
@@ -43,6 +45,7 @@ def layers(
             f"{row.bytes / 1000:.1f}",
             f"{row.params:,}",
             f"{row.params_trainable:,}",
+            f"{row.params_frozen:,}",
             percent(row.cost_share),
         )
     show(listed)

@@ -40,6 +40,7 @@ def layers(backbone: str, *, image_size: int | None = None) -> list[LayerRow]:
     units = list_units(traced)
     above = [costs_above(traced, unit) for unit in units]
     products = sum(unit.products for unit in units) + above[0][1] if units else 0
+    total = sum(parameter.numel() for parameter in network.stem.parameters())
     return [
         LayerRow(
             depth=unit.depth,
@@ -48,6 +49,7 @@ def layers(backbone: str, *, image_size: int | None = None) -> list[LayerRow]:
             bytes=_BYTES * math.prod(unit.shape),
             params=unit.parameters,
             params_trainable=unit.parameters + parameters,
+            params_frozen=total - unit.parameters - parameters,
             cost_share=unit.products / max(products, 1),
         )
         for unit, (parameters, _) in zip(units, above, strict=True)

@@ -39,6 +39,7 @@ def test_a_row_a_depth_beside_the_probe(swept: Any, cached: Any) -> None:
     for score in swept.unfreeze:
         trained = rows[score.depth].params_trainable if score.depth else 0
         assert score.params_trainable == trained + head
+        assert not score.depth or score.params_frozen == rows[score.depth].params_frozen
         assert score.params_total == score.params_trainable + score.params_frozen
         assert score.overfitting == pytest.approx(score.train_accuracy - score.accuracy)
         assert (score.against_depth_0 is None) == (score.depth == 0)

@@ -195,11 +195,12 @@ def test_a_unit_that_is_not_there(invoke: Any, pictures: Path, tmp_path: Path) -
 
 def test_layers(invoke: Any) -> None:
     listed = invoke("layers", *SMALL)
-    header = ["depth", "unit", "shape", "kB", "parameters", "trainable", "cost"]
+    header = ["depth", "unit", "shape", "kB", "parameters", "trainable", "frozen", "cost"]
     assert listed.stdout.splitlines()[0].split() == header
     assert listed.stdout.splitlines()[1].split()[:2] == ["1", "layer4.0"]
     rows = json.loads(invoke("layers", *SMALL, "--json").stdout)
-    keys = {"depth", "name", "shape", "bytes", "params", "params_trainable", "cost_share"}
+    keys = {"depth", "name", "shape", "bytes", "params", "params_trainable", "params_frozen"}
+    keys |= {"cost_share"}
     assert all(set(row) == keys for row in rows)
     assert 0.99 < sum(row["cost_share"] for row in rows) <= 1
     assert [row["params_trainable"] for row in rows] == sorted(
