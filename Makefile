@@ -9,7 +9,7 @@ SOURCES := $(shell find featcache cli -name '*.py') featcache/py.typed README.md
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-gpu lint types contracts format bench bench-heads \
-  bench-coverage bench-decoding bench-extract bench-unfreeze clean
+  bench-coverage bench-decoding bench-extract bench-unfreeze clean faults faults-tests
 
 help:                                                 ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / \t/' | expand -t 14
@@ -68,6 +68,15 @@ test-slow: $(VENV)/.wheel                             ## the tests that take lon
 
 test-gpu: $(VENV)/.wheel                              ## the tests that need a CUDA device
 	$(PYTEST) -n 0 -m gpu
+
+# What was tried, how often it failed, and what a user sees of it.
+faults: $(VENV)/.wheel                                ## every fault that tests make, and a table
+	@mkdir -p build && rm -f build/faults.jsonl
+	FEATCACHE_FAULTS=$(ROOT)/build/faults.jsonl $(MAKE) --no-print-directory faults-tests
+	$(BIN)/python benchmarks/faults.py build/faults.jsonl
+
+faults-tests:
+	$(PYTEST) -m "faults and not gpu and not network"
 
 bench: bench-heads                                    ## ratios against peers
 	cd build && $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/rescan.py
