@@ -175,6 +175,8 @@ class Recipe:
         decoder: what turns a file into pixels: "pillow" decodes all of them, "pillow-draft" large
             JPEGs at 1/2, 1/4 or 1/8 of their size; see `images.decode`.
         precision: arithmetic of the forward pass.
+        calibration: hex sha256 of the pixels that the scales of "int8" were measured on; None for
+            every other precision.
     """
 
     weights: str
@@ -182,15 +184,21 @@ class Recipe:
     preprocessing: Preprocessing
     decoder: Decoder = "pillow"
     precision: Precision = "fp32"
+    calibration: str | None = None
 
     def __post_init__(self) -> None:
         if self.decoder not in get_args(Decoder):
             known = _one_of("decoder", get_args(Decoder))
             raise ValueError(f"recipe: {known}, not {self.decoder!r}")
+        if (self.precision == "int8") != (self.calibration is not None):
+            raise ValueError(
+                f"recipe: precision {self.precision!r} with calibration {self.calibration!r}; "
+                "'int8' has one, and no other has"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON's own types."""
-        return {
+        """As JSON's own types; a calibration only where there is one."""
+        given = {
             "format": FORMAT,
             "weights": self.weights,
             "architecture": self.architecture,
@@ -198,6 +206,7 @@ class Recipe:
             "decoder": self.decoder,
             "precision": self.precision,
         }
+        return given if self.calibration is None else given | {"calibration": self.calibration}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -208,7 +217,7 @@ class Recipe:
                 f"recipe of format {data.get('format')!r}; this version reads {FORMAT}"
             )
         expected = {f.name for f in fields(cls)}
-        if set(rest) != expected:
+        if not expected - {"calibration"} <= set(rest) <= expected:
             raise ValueError(f"recipe: expected {sorted(expected)}, found {sorted(rest)}")
         rest["preprocessing"] = Preprocessing.from_dict(rest["preprocessing"])
         return cls(**rest)

@@ -35,9 +35,19 @@ OTHER: dict[type, dict[str, Any]] = {
 @pytest.mark.parametrize("record", [RECIPE, STREAM], ids=["recipe", "stream"])
 def test_every_field_alone_changes_the_key(record: Any) -> None:
     others = OTHER[type(record)]
-    assert set(others) == {f.name for f in fields(record)}
+    assert set(others) == {f.name for f in fields(record)} - {"calibration"}
     keys = {replace(record, **{name: value}).key for name, value in others.items()}
     assert len(keys | {record.key}) == len(others) + 1
+
+
+def test_a_calibration_is_in_the_key_of_int8_and_in_no_other() -> None:
+    ours, theirs = (replace(RECIPE, precision="int8", calibration=name * 64) for name in ("a", "b"))
+    assert len({ours.key, theirs.key, RECIPE.key}) == 3
+    assert Recipe.from_dict(ours.to_dict()) == ours
+    assert "calibration" not in RECIPE.to_dict()
+    for wrong in ({"precision": "int8"}, {"calibration": "a" * 64}):
+        with pytest.raises(ValueError, match=r"precision .* with calibration .*; 'int8' has one"):
+            replace(RECIPE, **wrong)
 
 
 def test_a_round_trip_is_whole() -> None:

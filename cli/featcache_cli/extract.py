@@ -56,6 +56,7 @@ class Precision(StrEnum):
     tf32 = "tf32"
     bf16 = "bf16"
     fp16 = "fp16"
+    int8 = "int8"
 
 
 def extract(
@@ -164,7 +165,10 @@ def extract(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     precision: Annotated[
         Precision,
-        typer.Option(help="Of the arithmetic; less than fp32 makes another cache. tf32: CUDA's."),
+        typer.Option(
+            help="Of the arithmetic; less than fp32 makes another cache. tf32: CUDA's; int8: "
+            "OpenVINO's, with the extra 'int8', to probe only."
+        ),
     ] = Precision.fp32,
     batch_size: Annotated[
         int | None,

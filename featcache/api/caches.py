@@ -138,7 +138,7 @@ def _recipe_differences(manifest: Manifest) -> tuple[list[str], str | None]:
         )
     except FeatcacheError as error:
         return [], str(error)
-    now = backbone.recipe(recipe.precision, recipe.decoder)
+    now = backbone.recipe_like(recipe)
     return differing_fields(now.to_dict(), recipe.to_dict()), None
 
 

@@ -229,6 +229,7 @@ def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
     if request.protocol in OF_SHOTS:
         _refuse_beside_shots(request)
     refuse_sweep(request)
+    _refuse_int8(cache, request)
     if request.save is None:
         return
     if request.head in ("ridge", "knn"):
@@ -245,6 +246,17 @@ def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
         raise ClassifierError(
             f"{request.save}: is a folder; name the file to be written, such as "
             f"{Path(request.save) / 'my.fc'}"
+        )
+
+
+def _refuse_int8(cache: Cache, request: ProbeRequest) -> None:
+    """What an int8 network is calibrated on stays in its cache; a tail of it is not in int8."""
+    asked = "--save" if request.save is not None else "--unfreeze"
+    if cache.manifest.recipe.precision == "int8" and (request.save or request.unfreeze):
+        raise ProbeError(
+            f"{cache.folder}: of an int8 network there is no {asked}, since what it is calibrated "
+            "on are pictures, which stay in the cache; extract in fp32 into another --out, and "
+            "probe that"
         )
 
 

@@ -65,7 +65,8 @@ class ExtractRequest:
         engine: "torch", "torch-compile", "openvino" (extra `cpu`), or "auto", which takes the one
             that is quickest in a short trial on these pictures.
         device: "auto" or a name.
-        precision: of the arithmetic, part of the recipe: "fp32", "tf32" (CUDA), "bf16", "fp16".
+        precision: of the arithmetic, part of the recipe: "fp32", "tf32" (CUDA), "bf16", "fp16",
+            "int8" (OpenVINO and the extra `int8`; for probing, not for a classifier to keep).
         batch_size: rows a forward pass; None takes 32, or as many as there are to compute if
             fewer, or what an interrupted run began with.
         threads: decoding threads, None for all cores; changes no value.

@@ -73,7 +73,12 @@ class Backbone:
     parameters: int
     _tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
-    def recipe(self, precision: Precision = "fp32", decoder: Decoder = "pillow") -> Recipe:
+    def recipe(
+        self,
+        precision: Precision = "fp32",
+        decoder: Decoder = "pillow",
+        calibration: str | None = None,
+    ) -> Recipe:
         """What decides the values this backbone gives."""
         return Recipe(
             weights=self.weights_sha256,
@@ -81,7 +86,12 @@ class Backbone:
             preprocessing=self.preprocessing,
             decoder=decoder,
             precision=precision,
+            calibration=calibration,
         )
+
+    def recipe_like(self, other: Recipe) -> Recipe:
+        """The same of another recipe, with this network in it."""
+        return self.recipe(other.precision, other.decoder, other.calibration)
 
     def state(self) -> dict[str, Tensor]:
         """All tensors of the whole network under its own names, on the CPU.

@@ -57,7 +57,7 @@ class Classifier:
     """
 
     def __init__(self, content: ClassifierFile, backbone: Backbone) -> None:
-        ours = backbone.recipe(content.recipe.precision, content.recipe.decoder)
+        ours = backbone.recipe_like(content.recipe)
         if ours != content.recipe:
             fields = "; ".join(differing_fields(ours.to_dict(), content.recipe.to_dict()))
             remedy = (

@@ -4,6 +4,7 @@
     openvino    on a CPU, where the extra `cpu` is installed
     parity      whether another engine gives what the reference gives
     choosing    which engine a job is worth, by a short measured trial
+    quantising  int8 for OpenVINO, by NNCF, where the extra `int8` is installed
 
 One engine a file, one small protocol. An engine decides no value beyond rounding: which one ran is
 provenance, not part of a key. The precision of the arithmetic does, and is part of the recipe.
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 ENGINES = ("torch", "torch-compile", "openvino")
 """Names of the engines there are, the reference first."""
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16", "int8")
 """Of the forward pass's arithmetic."""
 
 Outputs = tuple[npt.NDArray[np.float32], ...]
@@ -90,6 +91,7 @@ def make_engine(
     threads: int | None = None,
     precision: Precision = "fp32",
     kept: Kept | None = None,
+    calibration: npt.NDArray[np.uint8] | None = None,
 ) -> Engine:
     """An engine by name ("auto" takes the reference, plain torch).
 
@@ -102,6 +104,7 @@ def make_engine(
         threads: CPU threads of the forward pass; None takes all cores.
         precision: of the arithmetic.
         kept: where what is compiled is kept; None keeps nothing.
+        calibration: (N, H, W, 3) pixels on which the scales of "int8" are measured.
 
     Raises:
         EngineError: no such engine, the device is not there, or not that precision on it.
@@ -112,7 +115,7 @@ def make_engine(
         known = ", ".join(PRECISIONS)
         raise EngineError(f"precision {precision!r}: no engine has it; there are: {known}")
     if name == "openvino":
-        return _openvino(stem, preprocessing, device, threads, precision, kept)
+        return _openvino(stem, preprocessing, device, threads, precision, kept, calibration)
     from featcache.engines.torch import CompiledEngine, TorchEngine, resolve_device
 
     kind = CompiledEngine if name == "torch-compile" else TorchEngine
@@ -126,6 +129,7 @@ def _openvino(
     threads: int | None,
     precision: Precision,
     kept: Kept | None,
+    calibration: npt.NDArray[np.uint8] | None,
 ) -> Engine:
     if not has_openvino():
         raise EngineError(
@@ -137,7 +141,7 @@ def _openvino(
         raise EngineError(f"engine 'openvino' does not run {what}; take --engine torch")
     from featcache.engines.openvino import OpenvinoEngine
 
-    return OpenvinoEngine(stem, preprocessing, threads, precision, kept)
+    return OpenvinoEngine(stem, preprocessing, threads, precision, kept, calibration)
 
 
 def has_openvino() -> bool:
@@ -145,13 +149,15 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def versions(engine: str = "torch") -> dict[str, Any]:
-    """Versions of the libraries that compute values with an engine, by name."""
+def versions(engine: str = "torch", *, quantised: bool = False) -> dict[str, Any]:
+    """Versions of the libraries that compute values with an engine, in int8 or not, by name."""
     from importlib.metadata import version
 
     names = ["numpy", "pillow", "timm", "torch", "torchvision"]
     if engine == "openvino" and has_openvino():
         names.insert(1, "openvino")
+    if quantised:
+        names.insert(0, "nncf")
     return {name: version(name) for name in names}
 
 

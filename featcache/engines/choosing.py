@@ -61,11 +61,14 @@ def choose(name: str, trial: Trial) -> Choice:
     """The engine of a name; for "auto" the one that is quickest in a trial.
 
     An engine other than plain torch must agree with it on real pictures; one that does not is
-    refused with a warning, and torch is taken.
+    refused with a warning, and torch is taken. torch has no int8 to compare with: what that
+    changes is compared with fp32 afterwards (`extraction/lowering`).
 
     Raises:
         EngineError: what was asked for is not there, or cannot run the network.
     """
+    if trial.precision == "int8":
+        return Choice(trial.make("openvino" if name == "auto" else name), "what has int8")
     reference = trial.make("torch")
     if name == "auto":
         return _quickest(reference, trial)

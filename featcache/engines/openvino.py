@@ -26,13 +26,16 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.preprocess import PrePostProcessor
 
 from featcache.engines import Kept, Outputs, available_cores, versions
+from featcache.engines.quantising import quantised
 from featcache.errors import EngineError
 from featcache.recipe import Precision, Preprocessing
 
 PART = 4
 """Pictures a request: few enough that all streams have work in every batch."""
 
-_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+"""What is not in 8 bits of an int8 network is in float32."""
+
 _MOST_KEPT = 8
 _DIGEST = 32  # bytes of sha256 in front of what is kept
 
@@ -44,8 +47,9 @@ class OpenvinoEngine:
         stem: the network below the cut, in eval mode.
         preprocessing: gives the input's size, mean and std.
         threads: streams; None takes a stream a core.
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "bf16", "fp16" or "int8".
         kept: where the compiled model is kept.
+        calibration: (N, H, W, 3) uint8 pixels on which the scales of "int8" are measured.
 
     Raises:
         EngineError: OpenVINO cannot run the network, or not at that precision.
@@ -61,6 +65,7 @@ class OpenvinoEngine:
         threads: int | None = None,
         precision: Precision = "fp32",
         kept: Kept | None = None,
+        calibration: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         self.threads = threads or available_cores()
         if precision not in _PRECISIONS:
@@ -68,6 +73,12 @@ class OpenvinoEngine:
             raise EngineError(
                 f"precision {precision!r}: engine 'openvino' has {known}; take --engine torch"
             )
+        if (precision == "int8") != (calibration is not None):
+            raise EngineError(
+                "precision 'int8' runs where its pictures of calibration are, in a cache; "
+                "extract in fp32 for what is to run elsewhere"
+            )
+        self._calibration = calibration
         self._core = openvino.Core()
         self._config = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -77,6 +88,8 @@ class OpenvinoEngine:
         }
         try:
             compiled = self._made(stem, preprocessing, kept)
+        except EngineError:
+            raise
         except Exception as error:  # tracing and conversion can raise anything
             raise EngineError(
                 f"OpenVINO cannot run this network ({_first_line(error)}); take --engine torch"
@@ -127,12 +140,16 @@ class OpenvinoEngine:
         self, stem: torch.nn.Module, preprocessing: Preprocessing
     ) -> openvino.CompiledModel:
         model = _converted(stem, preprocessing)
+        if self._calibration is not None:
+            attends = any(isinstance(m, torch.nn.LayerNorm) for m in stem.modules())
+            model = quantised(model, self._calibration, PART, attends=attends)
         return self._core.compile_model(model, "CPU", self._config)
 
     def _place(self, kept: Kept) -> Path:
         """The file of what is compiled for this machine by this version."""
         machine = self._core.get_property("CPU", "FULL_DEVICE_NAME")
-        decisive = (kept.identity, versions(self.name), machine, PART)
+        libraries = versions(self.name, quantised=self._calibration is not None)
+        decisive = (kept.identity, libraries, machine, PART)
         text = repr((decisive, sorted(self._config.items())))
         return kept.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.openvino"
 

@@ -12,7 +12,13 @@ from featcache.engines import Engine
 from featcache.errors import EngineError
 from featcache.recipe import Precision
 
-TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 1e-2, "bf16": 5e-2}
+TOLERANCE: dict[Precision, float] = {
+    "fp32": 1e-3,
+    "tf32": 1e-2,
+    "fp16": 1e-2,
+    "bf16": 5e-2,
+    "int8": 5e-2,
+}
 """Largest ||a - b|| / ||b|| of a row, by the precision that both have."""
 
 

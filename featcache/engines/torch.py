@@ -195,6 +195,8 @@ class CompiledEngine(TorchEngine):
 
 
 def _refuse_precision(precision: Precision, device: torch.device) -> None:
+    if precision == "int8":
+        raise EngineError("precision 'int8' is OpenVINO's; take --engine openvino, or fp32")
     if precision == "tf32" and device.type != "cuda":
         raise EngineError(
             f"precision 'tf32' is CUDA's, and this is {device}; use a CUDA device, or extract in "

@@ -109,9 +109,14 @@ class Computing:
 
     def _suits(self, plan: Plan) -> bool:
         job = self._job
-        if plan.versions != versions(plan.engine) or job.batch_size not in (None, plan.batch_size):
-            return False
-        return job.device in ("auto", plan.device)
+        return (
+            plan.versions == self._versions(plan.engine)
+            and job.batch_size in (None, plan.batch_size)
+            and job.device in ("auto", plan.device)
+        )
+
+    def _versions(self, engine: str) -> dict[str, str]:
+        return versions(engine, quantised=self._job.precision == "int8")
 
     def _vouched(self, begun: passes.Pass) -> bool:
         """Whether the engine of an open plan is the one that would be taken, and can go on."""
@@ -152,7 +157,7 @@ class Computing:
             entries,
             missing,
             choice.engine,
-            versions(choice.engine.name),
+            self._versions(choice.engine.name),
             batch_size=self._job.batch_size or min(DEFAULT_BATCH, len(missing)),
             shard_rows=self._job.shard_rows,
         )
@@ -166,7 +171,11 @@ class Computing:
         if not entry.shards:
             return True
         engine = self.engines.choose((entry.stream,), missing).engine
-        now = {"engine": engine.name, "device": engine.device, "versions": versions(engine.name)}
+        now = {
+            "engine": engine.name,
+            "device": engine.device,
+            "versions": self._versions(engine.name),
+        }
         changed = what_changed(entry.plans[-1].provenance, now)
         if changed:
             log.info("checking cached rows, since %s", "; ".join(changed))

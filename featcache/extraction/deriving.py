@@ -91,7 +91,7 @@ def derive(
     """
     started = time.perf_counter()
     manifest = manifests.load(folder)
-    recipe = backbone.recipe(manifest.recipe.precision, manifest.recipe.decoder)
+    recipe = backbone.recipe_like(manifest.recipe)
     with writing(folder, recipe, manifest.backbone, manifest.source) as writer:
         deriving = Deriving(writer, traced_of(backbone), streams, means, progress)
         deriving.run()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from featcache.backbones.registry import Backbone
 from featcache.images.sources import Source
 from featcache.recipe import Decoder, Pooling, Precision, Recipe, StoredDtype, View
+from featcache.store.calibration import calibration_name
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); stages are "hash" and "extract"."""
@@ -35,6 +39,7 @@ class Job:
         dtype: stored dtype; None takes float32 for vectors, float16 for what is not pooled.
         engine, device: "auto" or a name.
         precision: of the forward pass's arithmetic; part of the recipe.
+        calibration: (N, H, W, 3) pixels for int8; filled in by `calibrated`.
         compiled: folder where engines keep what they compiled, for a second start; None: nowhere.
         batch_size: rows a forward pass; None takes the open plan's, else `DEFAULT_BATCH`, or as
             many as are missing.
@@ -68,8 +73,11 @@ class Job:
     replace_source: bool = False
     compares_precision: bool = False
     as_indexed: bool = False
+    calibration: npt.NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
 
     @property
     def recipe(self) -> Recipe:
         """What decides the values."""
-        return self.backbone.recipe(self.precision, self.decoder)
+        pixels = self.calibration
+        name = None if pixels is None else calibration_name(pixels)
+        return self.backbone.recipe(self.precision, self.decoder, name)

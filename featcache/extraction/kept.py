@@ -15,7 +15,7 @@ from featcache.backbones.pooling import pool_of, pooled_shape, pooled_stem
 from featcache.backbones.registry import Backbone
 from featcache.backbones.tracing import Traced, trace
 from featcache.backbones.units import list_units
-from featcache.errors import BackboneError
+from featcache.errors import BackboneError, EngineError
 from featcache.extraction.jobs import ALL, Job
 from featcache.recipe import PENULTIMATE, Pooling, StoredDtype, Stream, View
 
@@ -36,10 +36,16 @@ class Kept:
 
     Raises:
         BackboneError: no such unit, not that pooling of it, or no cuts in this network at all.
+        EngineError: cuts in int8.
     """
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        if job.precision == "int8" and set(job.cuts) - {PENULTIMATE}:
+            raise EngineError(
+                "precision 'int8' keeps the penultimate feature alone: each cut would be "
+                "calibrated apart from the others; extract cuts in fp32, into another --out"
+            )
         recipe = job.recipe.key
         feature = Stream(recipe, dtype=job.dtype or "float32")
         plain: dict[Stream, tuple[int, ...]] = {feature: (job.backbone.width,)}

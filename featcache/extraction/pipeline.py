@@ -44,6 +44,15 @@ def load(source: Source, recipe: Recipe, slot: Slot) -> Pixels | Unusable:
     return loaded if isinstance(loaded, Unusable) else loaded[0]
 
 
+def load_unnamed(source: Source, recipe: Recipe, path: str) -> Pixels | Unusable:
+    """The same of whatever content a path has now."""
+    try:
+        name = content_hash(source.read(path))
+    except PictureError as error:
+        return Unusable(str(error), permanent=False)
+    return load(source, recipe, Slot(name, path))
+
+
 def load_views(
     source: Source,
     recipe: Recipe,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from featcache.errors import SourceError
+from featcache.extraction.calibrating import calibrated
 from featcache.extraction.computing import Computing, refuse_skips
 from featcache.extraction.jobs import Job, Progress
 from featcache.extraction.kept import Kept
@@ -16,6 +17,7 @@ from featcache.extraction.profiling import Profile
 from featcache.extraction.scanning import Changes, Scan, compare, scan
 from featcache.store import journal
 from featcache.store.cache import StreamReader
+from featcache.store.calibration import write_calibration
 from featcache.store.index import Index, opaque
 from featcache.store.plan import without
 from featcache.store.writing import Writer, writing
@@ -63,11 +65,14 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         SourceError, StoreError, EngineError, PictureError (strict): each says what to do.
     """
     started = time.perf_counter()
+    job = calibrated(job)
     recipe, kept = job.recipe, Kept(job)
     backbone = {"name": job.backbone.name, "locator": job.backbone.locator}
     with writing(
         job.folder, recipe, backbone, job.source.locator, replace_source=job.replace_source
     ) as writer:
+        if job.calibration is not None and writer.manifest.index is None:
+            write_calibration(job.folder, job.calibration)
         before = writer.index()
         found = _scan(job, writer, before, progress)
         refuse_skips(job, zip(found.index.skip_paths, found.index.skip_reasons, strict=True))

@@ -62,6 +62,7 @@ class Engines:
                 threads=threads,
                 precision=job.precision,
                 kept=Compiled(job.compiled, stem) if job.compiled else None,
+                calibration=job.calibration,
             )
         return self._made[key]
 
@@ -85,9 +86,9 @@ class Engines:
         Raises:
             EngineError: it is not there, or it disagrees.
         """
-        engine, reference = self.of(streams, plan.engine, plan), self.of(streams, "torch", plan)
-        if engine is not reference:
-            vouch(engine, reference, self._trial(streams, contents))
+        engine = self.of(streams, plan.engine, plan)
+        if plan.engine != "torch" and self._job.precision != "int8":
+            vouch(engine, self.of(streams, "torch", plan), self._trial(streams, contents))
 
     def forget(self) -> None:
         """Let go of what was made, and its memory."""
@@ -100,7 +101,8 @@ class Engines:
 
     def _device(self) -> str:
         """By its full name, so that an engine is made once."""
-        if self._job.engine == "openvino" and self._job.device == "auto":
+        openvino = self._job.engine == "openvino" or self._job.precision == "int8"
+        if openvino and self._job.device == "auto":
             return "cpu"
         return str(resolve_device(self._job.device))
 

@@ -12,6 +12,7 @@ from featcache.errors import StoreError
 from featcache.recipe import View
 from featcache.store import manifest as manifests
 from featcache.store.cache import SHARDS, shard_path
+from featcache.store.calibration import CALIBRATION, read_calibration
 from featcache.store.files import naming, remove_leftovers, sha256_file
 from featcache.store.findings import (
     RESULTS,
@@ -51,6 +52,7 @@ def verify_files(folder: Path) -> tuple[int, int, list[Damage]]:
     ]
     checked = [_check(path, sha256) for path, sha256 in named]
     damage = [problem for _, problem in checked if problem is not None]
+    damage += _check_calibration(folder, manifest)
     results = list_findings(folder)
     for identity in results:
         try:
@@ -58,6 +60,17 @@ def verify_files(folder: Path) -> tuple[int, int, list[Damage]]:
         except StoreError as error:
             damage.append(Damage(str(folder / RESULTS / identity), str(error)))
     return len(named) + len(results), sum(size for size, _ in checked), damage
+
+
+def _check_calibration(folder: Path, manifest: Manifest) -> list[Damage]:
+    """What is wrong with the pixels of an int8 cache."""
+    if manifest.recipe.calibration is None:
+        return []
+    try:
+        read_calibration(folder, manifest.recipe.calibration)
+    except StoreError as error:
+        return [Damage(str(folder / CALIBRATION), str(error))]
+    return []
 
 
 def _check(path: Path, sha256: str) -> tuple[int, Damage | None]:

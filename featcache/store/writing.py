@@ -17,6 +17,7 @@ from featcache.recipe import Recipe, Stream, differing_fields
 from featcache.store import manifest as manifests
 from featcache.store import plan as plans
 from featcache.store.cache import SHARDS, StreamReader, check_file, shard_path
+from featcache.store.calibration import CALIBRATION
 from featcache.store.files import TEMPORARY, make_folder, naming, remove_leftovers, write_durably
 from featcache.store.index import Index, read_index, write_index
 from featcache.store.journal import JOURNAL
@@ -169,7 +170,7 @@ def refuse_foreign_folder(folder: Path) -> None:
         raise CacheMismatchError(f"{folder}: is a file; give --out a folder")
     with naming(folder):
         present = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    ours = (LOCK, SHARDS, JOURNAL)
+    ours = (LOCK, SHARDS, JOURNAL, CALIBRATION)
     foreign = [
         name for name in present if name not in ours and not name.startswith((TEMPORARY, "index-"))
     ]

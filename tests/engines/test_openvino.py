@@ -142,7 +142,9 @@ def test_what_it_cannot_do_is_said(backbone: Backbone) -> None:
         make_engine("openvino", backbone.stem, None)
     with pytest.raises(EngineError, match=r"precision 'tf32'.*fp32, bf16, fp16"):
         engine_of(backbone, precision="tf32")
-    with pytest.raises(EngineError, match=r"precision 'int8': no engine has it"):
+    with pytest.raises(EngineError, match=r"precision 'int4': no engine has it"):
+        engine_of(backbone, precision="int4")
+    with pytest.raises(EngineError, match=r"'int8' runs where its pictures of calibration are"):
         engine_of(backbone, precision="int8")
 
 

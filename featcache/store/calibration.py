@@ -1,0 +1,49 @@
+"""calibration.h5: the pixels on which an int8 network's scales were measured, for later runs.
+
+Written before the first commit and never changed. The recipe names the pixels by their hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.errors import CacheDamagedError
+from featcache.store import hdf5
+from featcache.store.files import write_durably
+
+CALIBRATION = "calibration.h5"
+
+_PIXELS = "pixels"
+
+
+def calibration_name(pixels: npt.NDArray[np.uint8]) -> str:
+    """Hex sha256 that names (N, H, W, 3) pixels in a recipe."""
+    digest = hashlib.sha256(f"calibration {pixels.shape}\n".encode())
+    digest.update(pixels.tobytes())
+    return digest.hexdigest()
+
+
+def write_calibration(folder: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Put pixels into a cache."""
+    content = hdf5.encode({_PIXELS: pixels}, {"kind": "featcache calibration"})
+    write_durably(folder / CALIBRATION, content)
+
+
+def read_calibration(folder: Path, name: str) -> npt.NDArray[np.uint8]:
+    """The pixels of a name.
+
+    Raises:
+        CacheDamagedError: they are gone, or others.
+    """
+    path = folder / CALIBRATION
+    pixels = hdf5.map_arrays(path).get(_PIXELS)
+    if pixels is None or pixels.dtype != np.uint8 or calibration_name(pixels) != name:
+        raise CacheDamagedError(
+            f"{path}: not the pixels that this int8 cache was calibrated on; put the file back, or "
+            "extract into another --out"
+        )
+    return np.array(pixels)
