@@ -88,9 +88,8 @@ def walk(batch: Batch, start: Tensor, strengths: Tensor, tolerance: float) -> It
     """
     walkers = _Walkers(batch, start, strengths, tolerance)
     while len(walkers):
+        walkers.step()  # at every C: biases alone can be within the tolerance, and are poor
         yield from walkers.hand_in()
-        if len(walkers):
-            walkers.step()
 
 
 class _Walkers:
