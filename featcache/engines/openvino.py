@@ -221,6 +221,7 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
     """(PART, H, W, 3) uint8 to what the stem gives, with normalisation inside.
 
     The front end is called directly: `openvino.convert_model` reports every use to its makers.
+    torch would trace twice and compare, which takes longest of all; results are compared anyway.
     """
     height, width = preprocessing.size
     example = torch.zeros(PART, 3, height, width)
@@ -228,7 +229,9 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
         stem = copy.deepcopy(stem).cpu()  # another engine runs it where it is
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of what is constant at one size
-        decoder = TorchScriptPythonDecoder(stem, example_input=example)
+        decoder = TorchScriptPythonDecoder(
+            stem, example_input=example, trace_kwargs={"check_trace": False}
+        )
         front_end = FrontEndManager().load_by_framework("pytorch")
         model = front_end.convert(front_end.load(decoder))
     model.reshape([PART, 3, height, width])
