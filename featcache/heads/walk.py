@@ -265,8 +265,15 @@ class _Walkers:
         stale = torch.nonzero(self._travel.weights > limit * straight.weights)[:, 0]
         if not len(stale):
             return
+        whole = len(stale) == len(self)
+        if whole:
+            del self._Z  # before as large an array takes its place
         Z = self._batch.keep(stale).values(self._W[stale])
-        self._Z[stale] = Z.masked_fill_(self._lacking[stale][..., None], -torch.inf)
+        Z.masked_fill_(self._lacking[stale][..., None], -torch.inf)
+        if whole:
+            self._Z = Z
+        else:
+            self._Z[stale] = Z
         for way, direct in zip(self._travel, straight, strict=True):
             way[stale] = direct[stale]
 
