@@ -6,7 +6,9 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Generator
+from io import FileIO
 from pathlib import Path
 
 from featcache.errors import CacheDamagedError, DiskSpaceError, StoreError
@@ -15,12 +17,85 @@ TEMPORARY = ".tmp-"
 """Prefix of names that no reader looks at; what a killed writer leaves behind starts with it."""
 
 _BLOCK = 1 << 20
+_PLAINLY = os.O_RDONLY | sum(
+    getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+)
+"""Flags of opening what may be anything; those that a system does not know are left out."""
+
+
+def open_regular(path: Path) -> FileIO:
+    """Open a file of a cache for reading: never a link, a pipe or a device, and without waiting.
+
+    Raises:
+        CacheDamagedError: it is one of these.
+        OSError: it cannot be opened; a folder cannot.
+    """
+    try:
+        descriptor = os.open(path, _PLAINLY)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
+            raise _not_regular(path) from error
+        raise
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return FileIO(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise _not_regular(path)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """A file's bytes, as `open_regular` opens it.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        CacheDamagedError: it is no regular file, or larger.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = b"" if size > most else file.read(most + 1)
+    if max(size, len(content)) > most:
+        raise CacheDamagedError(
+            f"{path}: {size / 1e6:.0f} MB, and featcache reads {most / 1e6:.0f} MB of such a file "
+            "at most; it is not of featcache's making, so remove it"
+        )
+    return content
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a cache that holds anything but folders and regular files, however deep.
+
+    What a link leads to is no part of the cache: it would be read, overwritten or pruned as if it
+    were. The cache's folder itself may be reached by one.
+
+    Raises:
+        CacheDamagedError: names the first link, pipe or device.
+    """
+    folders = [folder]
+    for inner in folders:  # which grow
+        with os.scandir(inner) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    raise _not_regular(Path(entry.path))
+
+
+def _not_regular(path: Path) -> CacheDamagedError:
+    return CacheDamagedError(
+        f"{path}: a link, a pipe or a device, and a cache is made of files and folders only; put "
+        "the file itself there, or remove it"
+    )
 
 
 def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
+    """Hex sha256 of a regular file's bytes."""
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -66,7 +141,8 @@ def write_durably(path: Path, content: bytes | memoryview) -> str:
 
 
 def _write_and_check(path: Path, content: bytes | memoryview, expected: str) -> None:
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)  # of a killed writer, or a link that leads somewhere else
+    with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

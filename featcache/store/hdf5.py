@@ -1,9 +1,9 @@
 """Plain HDF5 files of contiguous, aligned arrays of fixed-size types.
 
 Written through HDF5's memory driver, so that the bytes on disk are written once, by `files`, and
-are the same whenever the arrays are. Read by asking HDF5 where an array lies and mapping that part
-of the file: zero-copy, in parallel, outside h5py's global lock. Anyone can open the files with
-h5py alone.
+are the same whenever the arrays are. Read by `layout`, which knows no other files than these, and
+never by HDF5: a file of a stranger cannot reach it. Arrays are parts of a memory map: zero-copy, in
+parallel. Anyone can open the files with h5py alone.
 """
 
 # h5py ships no types: what it returns is checked here and converted
@@ -12,9 +12,8 @@ h5py alone.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+import mmap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import CacheDamagedError
-from featcache.store.files import naming
+from featcache.store.files import naming, open_regular
+from featcache.store.layout import Contents, Place, is_stored, read_layout
 
 Array = npt.NDArray[Any]
 
 ALIGNMENT = 4096
 """Bytes; every array starts at a multiple of it, so that a memory map of it is aligned."""
-
-_FIXED_KINDS = "biufS"
 
 
 def encode(arrays: Mapping[str, Array], attributes: Mapping[str, str]) -> bytes:
@@ -48,17 +46,15 @@ def encode(arrays: Mapping[str, Array], attributes: Mapping[str, str]) -> bytes:
         alignment_threshold=1,
         alignment_interval=ALIGNMENT,
         track_order=False,
+        libver="earliest",
     ) as file:
         for name, text in sorted(attributes.items()):
             file.attrs[name] = np.bytes_(text.encode("ascii"))
         for name, array in sorted(arrays.items()):
-            if array.dtype.kind not in _FIXED_KINDS:
+            plain = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            if not is_stored(plain.dtype):
                 raise TypeError(f"{name}: {array.dtype} is not of fixed size")
-            file.create_dataset(
-                name,
-                data=array.astype(array.dtype.newbyteorder("<"), copy=False),
-                track_times=False,
-            )
+            file.create_dataset(name, data=plain, track_times=False)
         file.flush()
         return file.id.get_file_image()
 
@@ -67,69 +63,44 @@ def read_attributes(path: Path) -> dict[str, str]:
     """The ASCII texts of the root group.
 
     Raises:
-        CacheDamagedError: not an HDF5 file.
+        CacheDamagedError: not an HDF5 file, or not one that `encode` wrote.
     """
-    with _opened(path) as file:
-        return {name: bytes(value).decode("ascii") for name, value in file.attrs.items()}
+    return _mapped(path)[1].attributes
 
 
 def map_arrays(path: Path) -> dict[str, Array]:
-    """Every array of a file as a read-only memory map; nothing is read until it is used.
+    """Every array of a file, read-only; nothing of it is read until it is used.
 
     Raises:
         CacheDamagedError: not an HDF5 file, or not one that `encode` wrote.
     """
-    size = path.stat().st_size if path.exists() else 0
-    with _opened(path) as file:
-        places = {str(name): _place(path, str(name), file[str(name)], size) for name in file}
+    content, contents = _mapped(path)
+    return {name: _array(path, content, place) for name, place in contents.places.items()}
+
+
+def _mapped(path: Path) -> tuple[mmap.mmap, Contents]:
+    """A file's bytes, and what they are."""
     with naming(path):
-        return {
-            name: _empty(shape, dtype)
-            if offset is None
-            else np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
-            for name, (offset, shape, dtype) in places.items()
-        }
+        try:
+            with open_regular(path) as file:
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return content, read_layout(content)
+        except FileNotFoundError as error:
+            raise _damaged(path, "it is gone") from error
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
 
 
-@contextmanager
-def _opened(path: Path) -> Generator[h5py.File, None, None]:
-    """Open a file; whatever HDF5 stumbles over in it is damage."""
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except CacheDamagedError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise CacheDamagedError(
-            f"{path}: not a readable HDF5 file ({error}); "
-            "`featcache verify` lists what is damaged; extract again once it is removed"
-        ) from error
-
-
-def _place(
-    path: Path, name: str, dataset: Any, size: int
-) -> tuple[int | None, tuple[int, ...], np.dtype[Any]]:
-    """Where an array lies in its file: (offset in bytes or None if empty, shape, dtype)."""
-    ours = (
-        isinstance(dataset, h5py.Dataset)
-        and dataset.chunks is None
-        and not dataset.external
-        and not dataset.is_virtual
-        and dataset.dtype.kind in _FIXED_KINDS
-    )
-    if not ours:
-        raise CacheDamagedError(
-            f"{path}: {name!r} is not a plain contiguous array; not written by featcache"
-        )
-    shape = tuple(int(s) for s in dataset.shape)
-    offset: int | None = dataset.id.get_offset()
-    length = math.prod(shape) * dataset.dtype.itemsize
-    if length and (offset is None or offset + length > size):
-        raise CacheDamagedError(f"{path}: {name!r} says it is longer than the file")
-    return (offset if length else None), shape, dataset.dtype
-
-
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    array = np.empty(shape, dtype)
-    array.flags.writeable = False
+def _array(path: Path, content: mmap.mmap, place: Place) -> Array:
+    """The part of a map that is an array."""
+    array = np.frombuffer(content, place.dtype, place.size, place.offset).reshape(place.shape)
+    if array.dtype == np.bool_ and array.view(np.uint8).max(initial=0) > 1:
+        raise _damaged(path, "a truth value is neither 0 nor 1")
     return array
+
+
+def _damaged(path: Path, problem: str) -> CacheDamagedError:
+    return CacheDamagedError(
+        f"{path}: not a file of arrays that featcache wrote ({problem}); `featcache verify` lists "
+        "what is damaged, `featcache repair` mends what can be"
+    )

@@ -80,7 +80,6 @@ def test_types_that_are_not_of_fixed_size_are_refused() -> None:
 def test_a_map_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_bytes(encode({"x": np.zeros(3)}, {}))
     found = map_arrays(tmp_path / "x.h5")["x"]
-    assert isinstance(found, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         found[0] = 1
 
