@@ -13,7 +13,9 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, get_args
+from functools import cache, cached_property
+from types import UnionType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 FORMAT = 1
 """Version of the identity scheme; part of every key, so that a changed rule changes every key."""
@@ -40,6 +42,48 @@ def canonical_json(value: Any) -> str:
 def sha256_json(value: Any) -> str:
     """Hex sha256 of the canonical JSON of a value."""
     return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+_LARGEST_WHOLE = 1 << 62
+"""No count, size or seed is larger."""
+
+
+def refuse_misfits(record: Any) -> None:
+    """Refuse a dataclass of which a field does not hold what it is declared to.
+
+    What is read from a file may hold anything: whatever uses it later relies on this.
+
+    Raises:
+        ValueError: names the field and the value.
+    """
+    for name, kind in _declared(type(record)).items():
+        value = getattr(record, name)
+        if not _fits(value, kind):
+            raise ValueError(f"{type(record).__name__}: {name} is {_short(value)}")
+
+
+@cache
+def _declared(record: type) -> dict[str, Any]:
+    hints = get_type_hints(record)
+    return {f.name: hints[f.name] for f in fields(record)}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a declared type; numbers are finite, and no larger than any count."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is UnionType:
+        return any(_fits(value, one) for one in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, inner[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            isinstance(key, str) and _fits(item, inner[1]) for key, item in value.items()
+        )
+    if kind is int:
+        return type(value) is int and abs(value) < _LARGEST_WHOLE
+    return kind is Any or type(value) is kind
 
 
 class _Record:
@@ -120,6 +164,10 @@ class Preprocessing(_Record):
                 not all(map(math.isfinite, (*self.mean, *self.std))),
                 f"mean {self.mean} and std {self.std} must be finite",
             ),
+            (
+                max(*self.size, *self.resize) > _LARGEST_SIDE,
+                f"size {self.size} and resize {self.resize} have at most {_LARGEST_SIDE} pixels",
+            ),
             (not self.antialias, "antialias=False is not supported"),
             *(
                 (getattr(self, name) not in get_args(kind), _one_of(name, get_args(kind)))
@@ -141,6 +189,9 @@ class Preprocessing(_Record):
                 f"mean {self.mean} and std {self.std} numbers ({error})"
             ) from error
 
+
+_LARGEST_SIDE = 8192
+"""Pixels of a side: no network's, and all that a file may ask of memory."""
 
 _NUMBERS: dict[str, Callable[[Any], float]] = {
     "size": operator.index,
@@ -190,6 +241,7 @@ class Recipe:
         if self.decoder not in get_args(Decoder):
             known = _one_of("decoder", get_args(Decoder))
             raise ValueError(f"recipe: {known}, not {self.decoder!r}")
+        refuse_misfits(self)
         if (self.precision == "int8") != (self.calibration is not None):
             raise ValueError(
                 f"recipe: precision {self.precision!r} with calibration {self.calibration!r}; "
@@ -222,7 +274,7 @@ class Recipe:
         rest["preprocessing"] = Preprocessing.from_dict(rest["preprocessing"])
         return cls(**rest)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hex sha256 that names this recipe."""
         return sha256_json(self.to_dict())
@@ -242,6 +294,9 @@ class View(_Record):
     policy: str = PLAIN
     seed: int = 0
     number: int = 0
+
+    def __post_init__(self) -> None:
+        refuse_misfits(self)
 
     @property
     def only_trains(self) -> bool:
@@ -279,6 +334,9 @@ class Stream:
     view: View = View()
     parent: str | None = None
 
+    def __post_init__(self) -> None:
+        refuse_misfits(self)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON's own types."""
         return {
@@ -305,7 +363,7 @@ class Stream:
         rest["view"] = View.from_dict(rest["view"])
         return cls(**rest)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hex sha256 that names this stream."""
         return sha256_json(self.to_dict())
@@ -332,5 +390,5 @@ def _walk(
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 40 else text[:12] + "…"

@@ -260,13 +260,13 @@ def render(result: Any) -> None:
         for cut, kept in result.features.items()
     )
     line(f"features: {feature}")
-    line(f"engine: {engine['name']} on {engine['device']} ({printable(engine['why'])})")
+    line(printable(f"engine: {engine['name']} on {engine['device']} ({engine['why']})"))
     for activation in inner:
         line(f"  after {activation}")
     if result.precision_change:
         line(_precision_change(result.precision_change))
     if result.views:
-        line(f"views beside the plain one: {', '.join(map(str, result.views))}")
+        line(f"views beside the plain one: {printable(', '.join(map(str, result.views)))}")
     if result.passed_over:
         passed = ", ".join(f"{count} {reason}" for reason, count in result.passed_over.items())
         line(f"passed over: {printable(passed)}")

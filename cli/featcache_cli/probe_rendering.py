@@ -102,7 +102,8 @@ def _render_estimate(result: Any) -> None:
         f"{certified}; {result.seconds:.1f} s"
     )
     if result.views:
-        line(f"views that trained beside the plain one: {', '.join(map(str, result.views))}")
+        views = printable(", ".join(map(str, result.views)))
+        line(f"views that trained beside the plain one: {views}")
     if not result.converged:
         say("the final fit did not reach its tolerance: its gap is above --tol", style="yellow")
 
@@ -172,7 +173,7 @@ def _render_against(result: Any) -> None:
         return
     other, found = result.against, result.against.difference
     line(
-        f"\nagainst {printable(other.cache)} ({other.head}, {percent(other.accuracy)}): "
+        f"\nagainst {printable(other.cache)} ({printable(other.head)}, {percent(other.accuracy)}): "
         f"[bold]{100 * found.difference:+.1f} points[/bold] (95% interval "
         f"{100 * found.ci95[0]:+.1f} to {100 * found.ci95[1]:+.1f}, p = {found.p_value:.2g}) on "
         f"{found.n} pictures that both held out"

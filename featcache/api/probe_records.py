@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.stats import t
 
 from featcache.api.requests import PathLike, ProbeRequest
-from featcache.errors import ProbeError
+from featcache.errors import CacheDamagedError, ProbeError
 from featcache.evaluation.calibration import calibration
 from featcache.evaluation.intervals import accuracy_interval
 from featcache.evaluation.metrics import correct
@@ -302,14 +302,21 @@ def comparison_of(other: PathLike, data: LabelledRows, probed: Probed) -> Compar
     record, rows = read_findings(folder, identity)
     if "probabilities" not in rows:
         raise ProbeError(f"result {identity!r} is of support sets and has no held-out rows")
-    theirs = _kept(record, rows)
-    found = _difference(_right(data, probed), theirs)
+    try:
+        theirs = _kept(record, rows)
+        head, accuracy = str(record["head"]), float(record["estimate"]["accuracy"])
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        if isinstance(error, ProbeError):
+            raise
+        raise CacheDamagedError(
+            f"{folder}: result {identity!r} is none of this featcache ({error}); probe it again"
+        ) from error
     return Comparison(
         cache=str(folder),
         result=identity,
-        head=str(record["head"]),
-        accuracy=float(record["estimate"]["accuracy"]),
-        difference=found,
+        head=head,
+        accuracy=accuracy,
+        difference=_difference(_right(data, probed), theirs),
     )
 
 

@@ -1,4 +1,4 @@
-"""`verify` and `prune`: whether a cache is whole, and what it no longer needs."""
+"""`verify` and `prune`: whether a cache (or a classifier) is whole, and what it no longer needs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import time
 from pathlib import Path
 
 from featcache.api.requests import PathLike
+from featcache.errors import ClassifierError
 from featcache.results import DamagedFile, PruneResult, VerifyResult, ViewSet
 from featcache.store.cache import Cache
-from featcache.store.upkeep import prune_files, verify_files
+from featcache.store.upkeep import Damage, prune_files, verify_files
 
 
 def verify(cache: PathLike) -> VerifyResult:
-    """Hash every committed file of a cache again.
+    """Hash every committed file of a cache again, or check a classifier's file.
 
     Args:
-        cache: folder of a cache.
+        cache: folder of a cache, or a .fc file.
 
     Raises:
         CacheMissingError, CacheDamagedError: the manifest itself cannot be used.
     """
     started = time.perf_counter()
-    files, size, damage = verify_files(Path(cache))
+    path = Path(cache)
+    files, size, damage = _classifier(path) if path.is_file() else verify_files(path)
     return VerifyResult(
         cache=os.fspath(cache),
         files=files,
@@ -30,6 +32,17 @@ def verify(cache: PathLike) -> VerifyResult:
         damaged=tuple(DamagedFile(d.path, d.problem) for d in damage),
         seconds=round(time.perf_counter() - started, 3),
     )
+
+
+def _classifier(path: Path) -> tuple[int, int, list[Damage]]:
+    """Files, bytes and damage of a classifier."""
+    from featcache.classifier import files  # a cache is verified without a network's libraries
+
+    try:
+        files.verify(path)
+    except ClassifierError as error:
+        return 1, path.stat().st_size, [Damage(str(path), str(error).removeprefix(f"{path}: "))]
+    return 1, path.stat().st_size, []
 
 
 def prune(cache: PathLike) -> PruneResult:

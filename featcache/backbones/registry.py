@@ -37,6 +37,7 @@ DEFAULT = "efficientnet_lite0"
 
 Weights = str | os.PathLike[str] | Mapping[str, Tensor] | None
 
+_SEEDS = 1 << 63
 _RANDOM = re.compile(r"random(?::(\d+))?")
 
 
@@ -147,19 +148,22 @@ def load_from_locator(
         WeightsError: the weights are no longer where the locator says.
         BackboneError: as `load_backbone`.
     """
-    kind = locator.get("kind")
-    weights: Weights = None
-    if kind == "file":
-        weights = Path(locator["path"])
-    elif kind == "random":
-        weights = f"random:{locator['seed']}"
-    elif kind not in ("embedded", "default", "factory"):
-        raise WeightsError(
-            f"{name}: its weights cannot be found again from {dict(locator)}; pass the tensors or "
-            "their file as weights"
-        )
-    origin = _find(name, locator.get("tag"), preprocessing)
-    return _load(origin, weights, preprocessing, None)
+    match dict(locator):
+        case {"kind": "file", "path": str(path)}:
+            weights: Weights = Path(path)
+        case {"kind": "random", "seed": int(seed)} if 0 <= seed < _SEEDS:
+            weights = f"random:{seed}"
+        case {"kind": "embedded" | "default" | "factory"}:
+            weights = None
+        case other:
+            raise WeightsError(
+                f"{name}: its weights cannot be found again from {other}; pass the tensors or "
+                "their file as weights"
+            )
+    tag = locator.get("tag")
+    if not isinstance(tag, str | None):
+        raise WeightsError(f"{name}: no weights are called {tag!r:.80}")
+    return _load(_find(name, tag, preprocessing), weights, preprocessing, None)
 
 
 def _find(name: str, tag: str | None, preprocessing: Preprocessing | None) -> Origin:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import safetensors
@@ -21,7 +21,7 @@ import torch
 from featcache.backbones.identity import tensors_sha256
 from featcache.errors import ClassifierError
 from featcache.heads.hidden import HiddenUnits
-from featcache.heads.linear import LinearHead
+from featcache.heads.linear import LinearHead, Loss
 from featcache.recipe import Recipe, Stream, canonical_json, sha256_json
 from featcache.store.files import make_folder, write_durably
 
@@ -32,6 +32,10 @@ _HEADER = "featcache"
 _BACKBONE, _TAIL = "backbone.", "tail."
 _HEAD, _HIDDEN = "head.", "hidden."
 _WEIGHT, _BIAS = "weight", "bias"
+_LAYERS = {f"{layer}{part}" for layer in (_HEAD, _HIDDEN) for part in (_WEIGHT, _BIAS)}
+
+_MOST_BYTES = 32 << 20
+"""Of the JSON at a file's beginning: classes, recipe, and a line for each tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +129,11 @@ def read(path: Path) -> ClassifierFile:
             f"{path}: no such classifier; make one with `featcache probe CACHE --save {path}`"
         )
     try:
+        _refuse_long_header(path)
         with safetensors.safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise ClassifierError(f"{path}: not a classifier file, or damaged ({error})") from error
     if header is None:
         raise ClassifierError(
@@ -136,35 +141,71 @@ def read(path: Path) -> ClassifierFile:
             "`featcache probe CACHE --save` makes one"
         )
     try:
-        return _parse(json.loads(header), tensors)
+        return _parse(_described(header), tensors)
     except ClassifierError as error:
         raise ClassifierError(f"{path}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ClassifierError(
             f"{path}: its description cannot be read ({error}); save it again"
         ) from error
 
 
+def verify(path: Path) -> None:
+    """Check every byte of a .fc file, the embedded backbone's too.
+
+    Raises:
+        ClassifierError: as `read`, or the backbone is another one.
+    """
+    content = read(path)
+    held = content.backbone_tensors
+    if held and tensors_sha256(held) != content.recipe.weights:
+        raise ClassifierError(
+            f"{path}: the backbone's tensors are not those that were saved; save it again"
+        )
+
+
+def _refuse_long_header(path: Path) -> None:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _MOST_BYTES:
+        raise ValueError(f"its header says it has {length} bytes")
+
+
+def _described(header: str) -> dict[str, Any]:
+    """What a header says, if it says it as `encode` writes it."""
+    description: Any = json.loads(header)
+    if not isinstance(description, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - of a file
+    if canonical_json(description) != header:
+        raise ClassifierError("its description was changed after it was saved; save it again")
+    return description
+
+
 def _parse(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ClassifierFile:
     _check(description, tensors)
-    classes = tuple(description["classes"])
+    classes, loss, measured = (description[k] for k in ("classes", "loss", "measured"))
+    several = description["multi_label"]
+    typed = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    typed &= loss in get_args(Loss) and isinstance(several, bool) and isinstance(measured, dict)
+    if not typed:
+        raise ClassifierError("its classes or its loss are none; save it again")
     head = LinearHead(
-        description["loss"],
+        loss,
         tensors[_HEAD + _WEIGHT].numpy(),
         tensors[_HEAD + _BIAS].numpy(),
-        multi_label=description["multi_label"],
+        multi_label=several,
     )
-    if len(head.bias) != len(classes):
+    if not classes or len(head.bias) != len(classes):
         raise ClassifierError(f"{len(classes)} classes and a head of {len(head.bias)} outputs")
     backbone = description["backbone"]
     backbone = {"name": str(backbone["name"]), "locator": dict(backbone["locator"])}
     return ClassifierFile(
         head=head,
-        classes=classes,
+        classes=tuple(classes),
         recipe=Recipe.from_dict(description["recipe"]),
         stream=Stream.from_dict(description["stream"]),
         backbone=backbone,
-        measured=description["measured"],
+        measured=measured,
         backbone_tensors=_without(_BACKBONE, tensors),
         tail=_without(_TAIL, tensors),
         hidden=_hidden(head, tensors),
@@ -182,6 +223,11 @@ def _check(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Non
         raise ClassifierError(
             "its digest does not match: it was changed after it was saved; save it again"
         )
+    for name, tensor in tensors.items():
+        if name in _LAYERS and tensor.dtype != torch.float32:
+            raise ClassifierError(f"{name} is {tensor.dtype}, not torch.float32; save it again")
+        if name not in _LAYERS and not name.startswith((_TAIL, _BACKBONE)):
+            raise ClassifierError(f"it holds a tensor {name!r:.80}, which is none of its parts")
     for part, prefix in (("head", _HEAD), ("tail", _TAIL), ("hidden", _HIDDEN)):
         held = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         expected = description.get(f"{part}_sha256", tensors_sha256({}))

@@ -83,8 +83,8 @@ class Computing:
         Open plans are carried out first. What they cover but failed to read when they were begun
         is missing still, and is planned anew.
         """
-        for begun in passes.resumed(self._resumable()):
-            if self._vouched(begun):
+        while going_on := [p for p in passes.resumed(self._resumable()) if self._vouched(p)]:
+            for begun in going_on:
                 self._carry_out(begun)
         groups = passes.grouped(self._lacking())
         size = sum(len(missing) * passes.row_bytes(entries) for entries, missing in groups)
@@ -97,15 +97,14 @@ class Computing:
             self._commit(self._manifest)
 
     def _resumable(self) -> Iterator[passes.Lack]:
-        """Streams whose open plan can be continued just as it was begun, and its contents."""
+        """Streams of which an open plan can be continued just as it was begun, and its contents."""
         for stream in self._kept.shapes:
             entry = self._entry(stream)
-            plan = entry.open_plan
-            if plan is not None:
+            for plan in entry.open_plans:
                 pending = self._writer.pending(self._index, stream, plan)
-                same = plans.digest(pending) == plan.pending_sha256
-                if same and self._suits(plan):
-                    yield entry, pending
+                if plans.covers(plan, pending) and self._suits(plan):
+                    yield entry.going_on(plan), pending
+                    break
 
     def _suits(self, plan: Plan) -> bool:
         job = self._job
@@ -207,13 +206,7 @@ class Computing:
     def _commit(self, manifest: Manifest) -> None:
         """Put the index and plans in force; from then on the scan's stat keys can vouch."""
         self._writer.commit(manifest)
-        if manifest.index and self._found.started_ns is not None:
-            journal.note(
-                self._job.folder,
-                "scan",
-                started_ns=self._found.started_ns,
-                index=manifest.index.sha256,
-            )
+        note_scan(self._writer, self._found)
 
     def _carry_out(self, begun: passes.Pass) -> None:
         """Commit plans, then compute and commit those of their shards that are not there yet."""
@@ -250,15 +243,17 @@ class Computing:
             )
             for (number, _), shard in zip(todo, extracted, strict=True):
                 with profile.clock.waiting("writing"):
-                    behind.do(partial(self._keep, begun, number, shard))
+                    last = number == todo[-1][0]
+                    behind.do(partial(self._keep, begun, number, shard, last=last))
             with profile.clock.waiting("writing"):
                 behind.wait()
 
-    def _keep(self, begun: passes.Pass, number: int, extracted: ExtractedShard) -> None:
+    def _keep(
+        self, begun: passes.Pass, number: int, extracted: ExtractedShard, *, last: bool
+    ) -> None:
         """Commit the shards of a pass that were computed together."""
         unusable = extracted.unusable.items()
         refuse_skips(self._job, ((slot.path, why.reason) for slot, why in unusable))
-        last = number == begun.plan.first + begun.plan.shard_count - 1
         numbers = begun.numbers(number).items()
         shards = {s: (n, x) for (s, n), x in zip(numbers, extracted.shards, strict=True)}
         with self.profile.clock.stage("write"):
@@ -270,6 +265,13 @@ class Computing:
         self.processed += slots
         if self._progress:
             self._progress("extract", self.processed, total)
+
+
+def note_scan(writer: Writer, found: Scan) -> None:
+    """Note when the scan began that made the index in force."""
+    index = writer.manifest.index
+    if index and found.started_ns is not None:
+        journal.note(writer.folder, "scan", started_ns=found.started_ns, index=index.sha256)
 
 
 def refuse_skips(job: Job, skips: Iterable[tuple[str, str]]) -> None:

@@ -138,8 +138,9 @@ class Deriving:
 
         Open plans are carried out first.
         """
-        for begun in passes.resumed(self._resumable()):
-            self._carry_out(begun)
+        while going_on := passes.resumed(self._resumable()):
+            for begun in going_on:
+                self._carry_out(begun)
         groups = passes.grouped(self._lacking())
         size = sum(len(missing) * passes.row_bytes(entries) for entries, missing in groups)
         check_space(self._writer.folder, size)
@@ -147,14 +148,14 @@ class Deriving:
             self._carry_out(self._planned(entries, missing))
 
     def _resumable(self) -> Iterator[passes.Lack]:
-        """Streams whose open plan can be continued just as it was begun, and its contents."""
+        """Streams of which an open plan can be continued just as it was begun, and its contents."""
         for stream in self._shapes:
             entry = self._entry(stream)
-            plan = entry.open_plan
-            if plan is not None and self._suits(stream, plan):
+            for plan in entry.open_plans:
                 pending = self._pending(stream, plan)
-                if plans.digest(pending) == plan.pending_sha256:
-                    yield entry, pending
+                if plans.covers(plan, pending) and self._suits(stream, plan):
+                    yield entry.going_on(plan), pending
+                    break
 
     def _suits(self, stream: Stream, plan: Plan) -> bool:
         means = self._means
@@ -185,8 +186,7 @@ class Deriving:
     def _of_parent(self, stream: Stream, contents: passes.Contents) -> passes.Contents:
         """Those contents of which the parent has a row, or remembers why it has none."""
         parent = self._parent(stream)
-        known = parent.known_before(parent.entry.next_number)
-        return contents[np.isin(contents, known)]
+        return contents[np.isin(contents, parent.known())]
 
     def _parent(self, stream: Stream) -> StreamReader:
         if stream.parent is None:
@@ -252,7 +252,7 @@ class Deriving:
                 extracted = self._shard(
                     engine, slots, begun.shapes, batch_size=plan.batch_size, total=total
                 )
-                self._keep(begun, number, extracted)
+                self._keep(begun, number, extracted, last=number == todo[-1][0])
 
     def _shard(
         self,
@@ -275,9 +275,10 @@ class Deriving:
             on_batch=(lambda n: self._report(n, total)) if total is not None else None,
         )
 
-    def _keep(self, begun: passes.Pass, number: int, extracted: ExtractedShard) -> None:
+    def _keep(
+        self, begun: passes.Pass, number: int, extracted: ExtractedShard, *, last: bool
+    ) -> None:
         """Commit the shards of a pass that were computed together."""
-        last = number == begun.plan.first + begun.plan.shard_count - 1
         numbers = begun.numbers(number).items()
         shards = {s: (n, x) for (s, n), x in zip(numbers, extracted.shards, strict=True)}
         self._writer.commit_shards(shards, last=last)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from featcache.backbones.registry import Backbone
 from featcache.images.sources import Source
-from featcache.recipe import Decoder, Pooling, Precision, Recipe, StoredDtype, View
+from featcache.recipe import Decoder, Pooling, Precision, Recipe, StoredDtype, Stream, View
 from featcache.store.calibration import calibration_name
 
 Progress = Callable[[str, int, int], None]
@@ -49,6 +49,8 @@ class Job:
         verify_content: read every file again, whatever its stat key says.
         replace_source: let this source take the place of the cache's own.
         compares_precision: where it is below fp32, say what that changes; see `lowering`.
+        streams: exactly these, which the cache has, instead of what cuts, pooling, views and dtype
+            say.
         as_indexed: compute what the samples of the index in force lack, and do not look what the
             source holds now, so that the index stays as it is.
     """
@@ -72,6 +74,7 @@ class Job:
     verify_content: bool = False
     replace_source: bool = False
     compares_precision: bool = False
+    streams: tuple[Stream, ...] = ()
     as_indexed: bool = False
     calibration: npt.NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
 

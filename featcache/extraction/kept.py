@@ -41,21 +41,15 @@ class Kept:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        if job.precision == "int8" and set(job.cuts) - {PENULTIMATE}:
+        streams = job.streams or self._asked()
+        shapes = {output: self._shape(*output) for output in outputs_of(streams)}
+        if job.precision == "int8" and any(cut != PENULTIMATE for cut, _ in shapes):
             raise EngineError(
                 "precision 'int8' keeps the penultimate feature alone: each cut would be "
                 "calibrated apart from the others; extract cuts in fp32, into another --out"
             )
-        recipe = job.recipe.key
-        feature = Stream(recipe, dtype=job.dtype or "float32")
-        plain: dict[Stream, tuple[int, ...]] = {feature: (job.backbone.width,)}
-        for cut in self._cuts():
-            stream = Stream(recipe, cut, job.pooling, job.dtype or _dtype(job))
-            plain[stream] = pooled_shape(self._traced, cut, job.pooling)
         self.shapes: dict[Stream, tuple[int, ...]] = {
-            replace(stream, view=view): shape
-            for view in job.views
-            for stream, shape in plain.items()
+            stream: shapes[stream.cut, stream.pooling] for stream in streams
         }
 
     def stem(self, streams: Iterable[Stream]) -> nn.Module:
@@ -64,6 +58,22 @@ class Kept:
         if kept == [(PENULTIMATE, "none")]:
             return self._job.backbone.stem
         return pooled_stem(self._traced, kept)
+
+    def _asked(self) -> list[Stream]:
+        """The streams of the job's feature and cuts, view after view."""
+        job, recipe = self._job, self._job.recipe.key
+        dtype = job.dtype or _dtype(job)
+        plain = [
+            Stream(recipe, dtype=job.dtype or "float32"),
+            *(Stream(recipe, cut, job.pooling, dtype) for cut in self._cuts()),
+        ]
+        return [replace(stream, view=view) for view in job.views for stream in plain]
+
+    def _shape(self, cut: str, pooling: Pooling) -> tuple[int, ...]:
+        """Of one row of an output."""
+        if cut == PENULTIMATE:
+            return (self._job.backbone.width,)
+        return pooled_shape(self._traced, cut, pooling)
 
     def _cuts(self) -> list[str]:
         asked = dict.fromkeys(cut for cut in self._job.cuts if cut not in (ALL, PENULTIMATE))

@@ -24,8 +24,8 @@ class Pass:
     """Streams whose open plans are alike, and what these cover.
 
     Attributes:
-        entries: as they are to be committed: alike in their last plan and in how many of its
-            shards are there, but for the number of its first shard.
+        entries: as they are to be committed: alike in their last plan and in which of its shards
+            are there, but for the number of its first shard.
         pending: sorted contents that the plans cover.
     """
 
@@ -64,7 +64,7 @@ def resumed(open_plans: Iterable[Lack]) -> list[Pass]:
 
     def progress(entry: StreamEntry) -> Hashable:
         plan = entry.plans[-1]
-        done = sum(shard.number >= plan.first for shard in entry.shards)
+        done = tuple(s.number - plan.first for s in entry.shards if s.number in plan.numbers)
         return canonical_json(asdict(replace(plan, first=0))), done, entry.stream.parent
 
     return [Pass(*alike) for alike in _grouped((e, p, progress(e)) for e, p in open_plans)]

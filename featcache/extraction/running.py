@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from featcache.errors import SourceError
 from featcache.extraction.calibrating import calibrated
-from featcache.extraction.computing import Computing, refuse_skips
+from featcache.extraction.computing import Computing, note_scan, refuse_skips
 from featcache.extraction.jobs import Job, Progress
 from featcache.extraction.kept import Kept
 from featcache.extraction.lowering import Lowering, compare_with_fp32
 from featcache.extraction.profiling import Profile
 from featcache.extraction.scanning import Changes, Scan, compare, scan
+from featcache.images.sources import Source
 from featcache.store import journal
+from featcache.store import manifest as manifests
 from featcache.store.cache import StreamReader
 from featcache.store.calibration import write_calibration
 from featcache.store.index import Index, opaque
 from featcache.store.plan import without
 from featcache.store.writing import Writer, writing
 
-__all__ = ["Extraction", "Job", "Progress", "run"]
+__all__ = ["Extraction", "Job", "Progress", "reindex", "run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,8 @@ class Extraction:
         computed: contents of which a row was computed now, in any stream. processed: pictures that
             went through, skips included; one that goes through two passes counts twice.
         reused: samples served by rows there before.
-        skipped: (path, reason) of samples that lack a row in any of the streams.
+        skipped: (path, reason) of samples that lack a row in any of the streams. unread: of those,
+            what might be read another time.
         changes: against the index before, None at the first extraction.
         passed_over, warnings: from the scan.
         seconds: of the whole. profile: of decoding, forward passes and writing.
@@ -49,6 +54,7 @@ class Extraction:
     processed: int
     reused: int
     skipped: list[tuple[str, str]]
+    unread: list[tuple[str, str]]
     changes: Changes | None
     passed_over: dict[str, int]
     warnings: tuple[str, ...]
@@ -76,7 +82,7 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         before = writer.index()
         found = _scan(job, writer, before, progress)
         refuse_skips(job, zip(found.index.skip_paths, found.index.skip_reasons, strict=True))
-        _refuse_nothing(job, found.index)
+        _refuse_nothing(job.source, found.index)
         manifest = writer.with_index(found.index, job.source.locator, backbone)
         computing = Computing(job, kept, writer, found, manifest, progress)
         computing.run()
@@ -89,6 +95,20 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         done = replace(done, lowering=lowering)
         journal.note(job.folder, "extract", seconds=round(done.seconds, 3), computed=done.computed)
         return done
+
+
+def reindex(folder: Path, source: Source, progress: Progress | None = None) -> None:
+    """Put an index of a source in force, in the place of one that is damaged; no row is computed.
+
+    Raises:
+        SourceError, StoreError: each says what to do.
+    """
+    manifest = manifests.load(folder)
+    with writing(folder, manifest.recipe, manifest.backbone, manifest.source) as writer:
+        found = scan(source, progress=partial(progress, "hash") if progress else None)
+        _refuse_nothing(source, found.index)
+        writer.commit(writer.with_index(found.index, source.locator, manifest.backbone))
+        note_scan(writer, found)
 
 
 def _scan(job: Job, writer: Writer, before: Index | None, progress: Progress | None) -> Scan:
@@ -107,15 +127,15 @@ def _scan(job: Job, writer: Writer, before: Index | None, progress: Progress | N
         settled_before_ns=journal.settled_before(job.folder, entry.sha256)
         if trusted and entry
         else None,
-        progress=(lambda done, total: progress("hash", done, total)) if progress else None,
+        progress=partial(progress, "hash") if progress else None,
     )
 
 
-def _refuse_nothing(job: Job, index: Index) -> None:
+def _refuse_nothing(source: Source, index: Index) -> None:
     if not len(index):
         path, reason = next(zip(index.skip_paths, index.skip_reasons, strict=True))
         raise SourceError(
-            f"{job.source.locator['location']}: none of its {len(index.skip_paths)} pictures can "
+            f"{source.locator['location']}: none of its {len(index.skip_paths)} pictures can "
             f"be read, the first is {path} ({reason}); mend that, then run again"
         )
 
@@ -146,6 +166,7 @@ def _summary(
         processed=computing.processed,
         reused=len(index) + len(index.skip_paths) - len(skipped) - computed,
         skipped=skipped,
+        unread=[(slot.path, why.reason) for slot, why in computing.failed.items()],
         changes=compare(before, index) if before is not None else None,
         passed_over=found.passed_over,
         warnings=(*found.warnings, *dict.fromkeys(computing.engines.warnings)),

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from featcache.errors import DownloadError, PictureError, SourceError
-from featcache.images.files import absolute, read_file, regular_stat, stat_key
+from featcache.images.files import absolute, read_below, regular_stat, stat_key
 from featcache.images.labels import label_warnings
 from featcache.images.listing import Listing, Sample, Source
 from featcache.images.naming import shown
@@ -200,7 +200,7 @@ class FileDataSet(_Loaded):
 
     def read(self, path: str) -> bytes | np.ndarray:
         """Bytes of one picture; see `Source.read`."""
-        return read_file(self._root, path)
+        return read_below(self._root, path)
 
 
 class ArrayDataSet(_Loaded):
@@ -219,6 +219,7 @@ class ArrayDataSet(_Loaded):
         """One picture, (H, W, 3) uint8; see `Source.read`."""
         split, _, number = path.partition("/")
         part = self._load().get(split)
-        if part is None or not number.isdecimal() or int(number) >= len(part.items):
+        known = number.isdecimal() and len(number) < 10
+        if part is None or not known or int(number) >= len(part.items):
             raise PictureError(f"missing: {self.name} has no such picture")
         return np.ascontiguousarray(part.items[int(number)])

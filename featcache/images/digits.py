@@ -46,6 +46,6 @@ class DigitsSource:
     def read(self, path: str) -> bytes | np.ndarray:
         """One digit, (8, 8) uint8; see `Source.read`."""
         pictures = self._data[0]
-        if not path.isdecimal() or int(path) >= len(pictures):
+        if not path.isdecimal() or len(path) > 4 or int(path) >= len(pictures):
             raise PictureError(f"missing: the digits are 0000 to {len(pictures) - 1:04d}")
         return pictures[int(path)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from featcache.errors import PictureError, SourceMissingError
 from featcache.images.listing import StatKey
@@ -67,6 +67,21 @@ def read_file(root: str, path: str) -> bytes:
         raise PictureError(os_reason(error)) from error
     except MemoryError as error:
         raise PictureError("too large: it does not fit in memory") from error
+
+
+def read_below(root: str, path: str) -> bytes:
+    """Bytes of a picture that lies below a folder, as `read_file` reads them.
+
+    Where a source names its pictures by their place below it, a path that leads elsewhere is
+    not its own: an index of a stranger could hold one.
+
+    Raises:
+        SourceMissingError, PictureError: see `read_file`.
+    """
+    relative = PurePath(path)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise PictureError("not below the folder of pictures")
+    return read_file(root, path)
 
 
 def root_missing(root: str) -> SourceMissingError:

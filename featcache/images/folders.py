@@ -14,7 +14,7 @@ from featcache.images.files import (
     PICTURE_SUFFIXES,
     absolute,
     os_reason,
-    read_file,
+    read_below,
     root_missing,
     stat_key,
 )
@@ -55,7 +55,7 @@ class FolderSource:
 
     def read(self, path: str) -> bytes | np.ndarray:
         """Bytes of one picture; see `Source.read`."""
-        return read_file(self._root, path)
+        return read_below(self._root, path)
 
 
 class _Walk:

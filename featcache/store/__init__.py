@@ -4,6 +4,7 @@
     locks      one writer at a time
     documents  JSON files that carry their own digest
     hdf5       plain HDF5 files of contiguous, aligned arrays; the only file that imports h5py
+    layout     a strict reader of those, and of no other HDF5 files
     index      one row a sample: path, content hash, labels, split, group, stat key
     shards     activations of one stream, with the content hashes of their rows
     manifest   the one commit point: what is in force
@@ -12,7 +13,7 @@
     writing    holding a cache for writing: shards, indices, commits
     findings   what each probe found, row by row
     journal    what ran and when; never part of what is compared
-    upkeep     verify and prune
+    upkeep     verify, what repair drops, and prune
 
 This room knows nothing of pictures, networks or heads: it is given arrays and hashes.
 """

@@ -44,8 +44,8 @@ def check_file(path: Path, sha256: str) -> None:
             stat = path.stat()
         except FileNotFoundError as error:
             raise CacheDamagedError(
-                f"{path}: the manifest names this file and it is gone; restore it, or remove the "
-                "cache and extract again"
+                f"{path}: the manifest names this file and it is gone; restore it, or run "
+                "`featcache repair` on the cache, which computes again what was in it"
             ) from error
         key = (str(path), sha256, stat.st_size, stat.st_mtime_ns, stat.st_ino)
         with _checked_lock:
@@ -55,7 +55,7 @@ def check_file(path: Path, sha256: str) -> None:
     if found != sha256:
         raise CacheDamagedError(
             f"{path}: its bytes are not those that were committed; `featcache verify` lists all "
-            "damage. Restore the file, or remove the cache and extract again"
+            "damage, `featcache repair` drops what is damaged and computes it again"
         )
     with _checked_lock:
         _checked.add(key)
@@ -87,7 +87,9 @@ class StreamReader:
             path = shard_path(self._folder, self.entry.stream, entry.number)
             if not self._trust:
                 check_file(path, entry.sha256)
-            self._maps[entry.number] = map_shard(path, self.entry.stream)
+            self._maps[entry.number] = map_shard(
+                path, self.entry.stream, self.shape, entry.rows, entry.skipped
+            )
         return self._maps[entry.number]
 
     def shards(self) -> Iterator[Shard]:
@@ -133,12 +135,12 @@ class StreamReader:
         slots = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[slots] == wanted, order[slots], -1).astype(np.int64)
 
-    def known_before(self, number: int) -> npt.NDArray[np.void]:
-        """Contents that shards below a number hold or have skipped."""
+    def known(self, *, but_for: range = range(0)) -> npt.NDArray[np.void]:
+        """Contents that shards hold or have skipped, some numbers left out."""
         parts = [
             part
             for entry in self.entry.shards
-            if entry.number < number
+            if entry.number not in but_for
             for part in (self.shard(entry).hashes, self.shard(entry).skipped)
         ]
         return opaque(_concatenate(parts))

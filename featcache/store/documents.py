@@ -9,6 +9,9 @@ from typing import Any, cast
 
 _DIGEST = "digest"
 
+MOST_BYTES = 32 << 20
+"""Of a document that is read: a hundred times what a manifest of a million pictures takes."""
+
 
 def encode(body: Mapping[str, Any]) -> bytes:
     """The bytes of a document: indented ASCII JSON with sorted keys and the digest of the rest.
@@ -26,12 +29,15 @@ def decode(content: bytes) -> tuple[dict[str, Any], bool]:
     Raises:
         ValueError: it is no document at all.
     """
-    document: Any = json.loads(content)
-    if not isinstance(document, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - wrong bytes, not a wrong argument
-    body = cast(dict[str, Any], document)
-    body.pop(_DIGEST, None)
-    return body, encode(body) == content
+    try:
+        document: Any = json.loads(content)
+        if not isinstance(document, dict):
+            raise ValueError("not a JSON object")  # noqa: TRY004 - wrong bytes, not a wrong argument
+        body = cast(dict[str, Any], document)
+        body.pop(_DIGEST, None)
+        return body, encode(body) == content
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def _text(body: Mapping[str, Any]) -> bytes:

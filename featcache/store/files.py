@@ -74,10 +74,11 @@ def refuse_links(folder: Path) -> None:
 
     Raises:
         CacheDamagedError: names the first link, pipe or device.
+        StoreError: a folder cannot be read.
     """
     folders = [folder]
-    for inner in folders:  # which grow
-        with os.scandir(inner) as entries:
+    for inner in folders:  # which grow; another process may have removed one
+        with naming(inner), contextlib.suppress(FileNotFoundError), os.scandir(inner) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))

@@ -7,16 +7,25 @@ Probes write beside a running extraction: results have a lock of their own, held
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 
 from featcache.errors import CacheDamagedError, CacheMissingError
 from featcache.store import documents, hdf5
-from featcache.store.files import make_folder, naming, remove_leftovers, sha256_file, write_durably
+from featcache.store.files import (
+    make_folder,
+    naming,
+    read_regular,
+    remove_leftovers,
+    sha256_file,
+    write_durably,
+)
 from featcache.store.locks import locked
+from featcache.store.manifest import is_sha256
 
 RESULTS = "results"
 _RECORD = "result.json"
@@ -68,6 +77,19 @@ def list_findings(folder: Path) -> list[str]:
     return sorted(p.parent.name for p in (folder / RESULTS).glob(f"*/{_RECORD}"))
 
 
+def remove_findings(folder: Path, identities: Collection[str]) -> None:
+    """Remove results, whatever is left of them.
+
+    Raises:
+        CacheBusyError: another process writes results, and does not come to an end.
+    """
+    if identities:
+        with locked(folder / RESULTS, wait=_WAIT_SECONDS):
+            for identity in identities:
+                with naming(folder / RESULTS / identity):
+                    shutil.rmtree(folder / RESULTS / identity)
+
+
 def remove_unfinished(folder: Path) -> int:
     """Remove what killed probes left among the results; returns how many files.
 
@@ -86,7 +108,7 @@ def _read_record(folder: Path, place: Path) -> tuple[dict[str, Any], str]:
     path = place / _RECORD
     with naming(path):
         try:
-            content = path.read_bytes()
+            content = read_regular(path, documents.MOST_BYTES)
         except FileNotFoundError as error:
             raise CacheMissingError(
                 f"{folder}: no result {place.name!r}; there are: "
@@ -98,7 +120,10 @@ def _read_record(folder: Path, place: Path) -> tuple[dict[str, Any], str]:
         raise CacheDamagedError(f"{path}: not a result ({error}); probe again") from error
     if not whole:
         raise CacheDamagedError(f"{path}: it was changed after it was written; probe again")
-    return document["record"], document["rows_sha256"]
+    record, sha256 = document.get("record"), document.get("rows_sha256")
+    if not isinstance(record, dict) or not is_sha256(sha256):
+        raise CacheDamagedError(f"{path}: it has no record, or names no rows; probe again")
+    return cast(dict[str, Any], record), cast(str, sha256)
 
 
 def _rows_file(place: Path, sha256: str) -> Path:

@@ -19,7 +19,7 @@ from featcache.errors import CacheDamagedError
 from featcache.recipe import View
 from featcache.store import hdf5
 from featcache.store.files import sha256_file, write_durably
-from featcache.store.strings import Strings
+from featcache.store.strings import Strings, are_offsets
 
 SPLITS = ("train", "val", "test")
 NO_SPLIT = -1
@@ -134,14 +134,53 @@ def read_index(path: Path) -> Index:
     """
     arrays = hdf5.map_arrays(path)
     try:
-        plain: dict[str, Any] = {
-            name: np.asarray(arrays[name])
-            for name in ("hashes", "label_offsets", "label_codes", "splits", "groups", "stats")
-        }
+        plain: dict[str, Any] = {name: _plain(arrays[name], name) for name in _PLAIN}
         texts: dict[str, Any] = {
-            name: Strings(np.asarray(arrays[f"{name}_blob"]), np.asarray(arrays[f"{name}_offsets"]))
+            name: Strings.checked(arrays[f"{name}_blob"], arrays[f"{name}_offsets"])
             for name in _TEXTS
         }
+        return _consistent(Index(**plain, **texts))
     except KeyError as error:
         raise CacheDamagedError(f"{path}: {error} is missing; not an index of featcache") from error
-    return Index(**plain, **texts)
+    except ValueError as error:
+        raise CacheDamagedError(f"{path}: {error}; not an index of featcache") from error
+
+
+_PLAIN: dict[str, tuple[str, tuple[int, ...]]] = {
+    "hashes": ("u1", (HASH_BYTES,)),
+    "label_offsets": ("i8", ()),
+    "label_codes": ("i4", ()),
+    "splits": ("i1", ()),
+    "groups": ("i8", ()),
+    "stats": ("i8", (len(NO_STAT),)),
+}
+"""By name: dtype, and the shape of a row."""
+
+
+def _plain(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    dtype, row = _PLAIN[name]
+    if array.dtype != np.dtype(dtype) or not array.ndim or array.shape[1:] != row:
+        raise ValueError(f"{name} are {array.dtype} {list(array.shape)}")
+    return array
+
+
+def _consistent(index: Index) -> Index:
+    """An index of which every number leads to something."""
+    n = len(index)
+    lengths = {len(x) for x in (index.paths, index.splits, index.groups, index.stats)}
+    within = (
+        lengths == {n}
+        and len(index.label_offsets) == n + 1
+        and are_offsets(index.label_offsets, len(index.label_codes))
+        and _between(index.label_codes, 0, len(index.label_names))
+        and _between(index.splits, NO_SPLIT, len(SPLITS))
+        and _between(index.groups, NO_GROUP, len(index.group_names))
+        and len(index.skip_paths) == len(index.skip_reasons)
+    )
+    if not within:
+        raise ValueError("its arrays do not fit together")
+    return index
+
+
+def _between(codes: npt.NDArray[Any], least: int, end: int) -> bool:
+    return bool(codes.min(initial=least) >= least and codes.max(initial=least - 1) < end)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any, cast
 
+from featcache.store.files import open_regular
+
 JOURNAL = "log.jsonl"
+
+_MOST_BYTES = 1 << 20
+"""Read from its end: thousands of lines."""
 
 
 def note(folder: Path, event: str, **facts: Any) -> None:
@@ -19,11 +25,13 @@ def note(folder: Path, event: str, **facts: Any) -> None:
 def last(folder: Path, event: str) -> dict[str, Any] | None:
     """The newest whole line of an event, or None; torn lines are passed over."""
     try:
-        lines = (folder / JOURNAL).read_text("ascii", errors="replace").splitlines()
-    except OSError:
+        with open_regular(folder / JOURNAL) as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - _MOST_BYTES, 0))
+            lines = file.read(_MOST_BYTES).decode("ascii", errors="replace").splitlines()
+    except OSError:  # a `StoreError` is one, too
         return None
     for line in reversed(lines):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             parsed: Any = json.loads(line)
             entry = cast(dict[str, Any], parsed) if isinstance(parsed, dict) else {}
             if entry.get("event") == event:

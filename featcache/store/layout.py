@@ -32,7 +32,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUPERBLOCK = struct.Struct("<8s8B2HI4Q2QIIQQ")
 _LEAF_K, _INTERNAL_K = 4, 16
 _VERSIONS = (0, 0, 0, 0, 0, 8, 8, 0)
-"""Of superblock, free space, root group, reserved, shared messages; sizes of offsets and lengths."""
+"""Of superblock, free space, root, -, shared messages; sizes of an offset and a length; -."""
 
 _HEADER = struct.Struct("<BBHIIxxxx")
 _MESSAGE = struct.Struct("<HHBxxx")
@@ -54,6 +54,8 @@ _WRITTEN_LATE = bytes((2, 2, 2, 1, 0, 0, 0, 0))
 _MOST_BYTES = 1 << 20
 """Of one heap, or one part of an object header."""
 _MOST_DIMENSIONS = 32
+_LONGEST_NAME = 1 << 10
+"""In bytes: names may share bytes of a heap, and would be many times as long as the file."""
 _DEEPEST = 3
 """Levels of a tree of names: three hold over two million."""
 
@@ -228,8 +230,8 @@ def _symbols(source: _Source, address: int) -> Iterator[tuple[int, int]]:
 
 def _text(content: bytes, start: int) -> str:
     """The text that starts somewhere and ends at a zero byte."""
-    end = content.find(b"\0", start)
-    _require(0 <= start < end, "a name has no end")
+    end = content.find(b"\0", start, start + _LONGEST_NAME + 1)
+    _require(start < end, "a name has no end")
     return content[start:end].decode("utf-8")
 
 

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from featcache.errors import CacheDamagedError, CacheMissingError
-from featcache.recipe import Recipe, Stream
+from featcache.recipe import Recipe, Stream, refuse_misfits
 from featcache.store import documents
-from featcache.store.files import naming, write_durably
+from featcache.store.files import naming, read_regular, refuse_links, write_durably
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 
+_NO_REPAIR = (
+    "nothing else says what the other files are, so it cannot be repaired: restore it from a copy, "
+    "or remove the cache and extract again"
+)
+_MOST_ROWS = 1 << 40
+"""Of a shard, a plan or an index; and bytes of one row."""
+_INDEX_FILE = re.compile(r"index-[0-9a-f]{16}\.h5")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 class _Entry:
-    """Strict conversion from a dictionary of exactly the fields."""
+    """Strict conversion from a dictionary of exactly the fields, each of its own type."""
+
+    def __post_init__(self) -> None:
+        refuse_misfits(self)
+        for name, value in vars(self).items():
+            if isinstance(value, int) and not 0 <= value < _MOST_ROWS:
+                raise ValueError(f"{type(self).__name__}: {name} is {value}")
+            if name.endswith("sha256") and not is_sha256(value):
+                raise ValueError(f"{type(self).__name__}: {name} is {value!r:.80}")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -27,13 +46,23 @@ class _Entry:
         return cls(**data)
 
 
+def is_sha256(text: Any) -> bool:
+    """Whether something is a sha256 in hex: where files name files, nothing else may stand."""
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
+
+
 @dataclass(frozen=True)
 class IndexEntry(_Entry):
-    """The index in force."""
+    """The index in force, which lies in the cache's folder itself."""
 
     file: str
     sha256: str
     rows: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _INDEX_FILE.fullmatch(self.file):
+            raise ValueError(f"{self.file!r:.80} is no name of an index")
 
 
 @dataclass(frozen=True)
@@ -70,10 +99,20 @@ class Plan(_Entry):
     versions: dict[str, str]
     finished: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.shard_rows, self.batch_size) < 1:
+            raise ValueError("Plan: a shard or a batch has no row")
+
     @property
     def shard_count(self) -> int:
         """How many shards the plan makes."""
         return -(-self.pending // self.shard_rows)
+
+    @property
+    def numbers(self) -> range:
+        """Of its shards."""
+        return range(self.first, self.first + self.shard_count)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -96,10 +135,23 @@ class StreamEntry:
     shards: tuple[ShardEntry, ...] = ()
     plans: tuple[Plan, ...] = ()
 
+    def __post_init__(self) -> None:
+        refuse_misfits(self)
+        if min(self.shape, default=1) < 1 or math.prod(self.shape) >= _MOST_ROWS:
+            raise ValueError(f"a row of shape {self.shape}")
+        numbers = [shard.number for shard in self.shards]
+        if numbers != sorted(set(numbers)):
+            raise ValueError("shards are out of order, or there twice")
+
     @property
-    def open_plan(self) -> Plan | None:
-        """The plan that is not finished, if there is one."""
-        return self.plans[-1] if self.plans and not self.plans[-1].finished else None
+    def open_plans(self) -> tuple[Plan, ...]:
+        """The plans that lack shards: one that was interrupted, and those that lost some."""
+        there = {shard.number for shard in self.shards}
+        return tuple(
+            plan
+            for plan in self.plans
+            if not plan.finished and any(number not in there for number in plan.numbers)
+        )
 
     @property
     def next_number(self) -> int:
@@ -109,9 +161,31 @@ class StreamEntry:
 
     def settled(self) -> StreamEntry:
         """The same with no plan open: what is missing will be planned anew."""
-        if self.open_plan is None:
-            return self
-        return replace(self, plans=(*self.plans[:-1], replace(self.plans[-1], finished=True)))
+        return replace(self, plans=tuple(replace(plan, finished=True) for plan in self.plans))
+
+    def going_on(self, plan: Plan) -> StreamEntry:
+        """The same with one of its plans as the last one, which is carried out."""
+        return replace(self, plans=(*(p for p in self.plans if p != plan), plan))
+
+    def without(self, shard: ShardEntry) -> StreamEntry:
+        """The same without a shard; the plan that made it is open again."""
+        return replace(
+            self,
+            shards=tuple(s for s in self.shards if s != shard),
+            plans=tuple(
+                replace(p, finished=p.finished and shard.number not in p.numbers)
+                for p in self.plans
+            ),
+        )
+
+    def with_shard(self, shard: ShardEntry, *, last: bool) -> StreamEntry:
+        """The same with a shard of the last plan, which is finished if that was its last one."""
+        plans = (*self.plans[:-1], replace(self.plans[-1], finished=last))
+        return replace(
+            self,
+            shards=tuple(sorted((*self.shards, shard), key=lambda s: s.number)),
+            plans=tuple(sorted(plans, key=lambda p: p.first)) if last else plans,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON's own types."""
@@ -150,6 +224,21 @@ class Manifest:
     source: dict[str, str]
     index: IndexEntry | None = None
     streams: dict[str, StreamEntry] = field(default_factory=dict[str, StreamEntry])
+
+    def __post_init__(self) -> None:
+        refuse_misfits(self)
+        for key, entry in self.streams.items():
+            stream = entry.stream
+            if (key, stream.recipe) != (stream.key, self.recipe.key):
+                raise ValueError(f"{key!r:.80} is another stream, or of another recipe")
+            if stream.parent is not None and stream.parent not in self.streams:
+                raise ValueError(f"the stream at {stream.cut!r:.80} is derived from none there is")
+        if not isinstance(self.backbone.get("name"), str):
+            raise ValueError("the backbone has no name")  # noqa: TRY004 - of a file
+        if not isinstance(self.backbone.get("locator"), dict):
+            raise ValueError("the backbone has no locator")  # noqa: TRY004 - of a file
+        if not self.source.keys() >= {"kind", "location"}:
+            raise ValueError("the source has no kind or no location")
 
     def with_stream(self, entry: StreamEntry) -> Manifest:
         """The same manifest with one stream added or replaced."""
@@ -194,7 +283,8 @@ def load(folder: Path) -> Manifest:
     path = folder / MANIFEST
     with naming(path):
         try:
-            content = path.read_bytes()
+            content = read_regular(path, documents.MOST_BYTES)
+            refuse_links(folder)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CacheMissingError(
                 f"{folder}: no cache there (no {MANIFEST}); make one with "
@@ -207,9 +297,7 @@ def load(folder: Path) -> Manifest:
     except CacheDamagedError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CacheDamagedError(
-            f"{path}: not a manifest ({error}); restore it, or remove the cache and extract again"
-        ) from error
+        raise CacheDamagedError(f"{path}: not a manifest ({error}); {_NO_REPAIR}") from error
 
 
 def _refuse_unusable(path: Path, body: Mapping[str, Any], *, whole: bool) -> None:
@@ -221,5 +309,5 @@ def _refuse_unusable(path: Path, body: Mapping[str, Any], *, whole: bool) -> Non
     if not whole:
         raise CacheDamagedError(
             f"{path}: its digest does not match, so it was changed after it was written; "
-            "restore it, or remove the cache and extract again"
+            f"{_NO_REPAIR}"
         )

@@ -42,6 +42,11 @@ def digest(pending: Hashes) -> str:
     return hashlib.sha256(pending.tobytes()).hexdigest()
 
 
+def covers(plan: Plan, pending: Hashes) -> bool:
+    """Whether a plan is of these sorted hashes."""
+    return (plan.pending, plan.pending_sha256) == (len(pending), digest(pending))
+
+
 def runs(plan: Plan, pending: Hashes) -> Iterator[tuple[int, Hashes]]:
     """The plan's shards in order: (number, the hashes of its slots)."""
     for i in range(plan.shard_count):

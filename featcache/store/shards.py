@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import CacheDamagedError, StoredOverflowError
+from featcache.errors import CacheDamagedError, StoredOverflowError, StoreError
 from featcache.recipe import Stream, canonical_json
 from featcache.store import hdf5
 from featcache.store.index import HASH_BYTES
@@ -51,11 +51,18 @@ def encode_shard(stream: Stream, shard: Shard) -> bytes:
     )
 
 
-def map_shard(path: Path, stream: Stream) -> Shard:
-    """Map a shard's file; nothing is read until it is used.
+def map_shard(path: Path, stream: Stream, shape: tuple[int, ...], rows: int, skips: int) -> Shard:
+    """Map a shard's file; nothing of it but the reasons' places is read until it is used.
+
+    Args:
+        path: of the file.
+        stream: whose shard it is.
+        shape: of one row.
+        rows: how many there are.
+        skips: how many contents could not be used.
 
     Raises:
-        CacheDamagedError: the file is not a shard of this stream.
+        CacheDamagedError: the file is not this shard of this stream.
     """
     arrays = hdf5.map_arrays(path)
     try:
@@ -63,18 +70,37 @@ def map_shard(path: Path, stream: Stream) -> Shard:
             features=arrays["features"],
             hashes=arrays["hashes"],
             skipped=arrays["skipped"],
-            reasons=Strings(arrays["reasons_blob"], arrays["reasons_offsets"]),
+            reasons=Strings.checked(arrays["reasons_blob"], arrays["reasons_offsets"]),
         )
     except KeyError as error:
         raise CacheDamagedError(f"{path}: {error} is missing; not a shard of featcache") from error
+    except ValueError as error:
+        raise CacheDamagedError(f"{path}: {error}; not a shard of featcache") from error
     fits = (
-        shard.features.dtype == np.dtype(stream.dtype)
-        and shard.hashes.shape == (len(shard.features), HASH_BYTES)
-        and shard.skipped.shape == (len(shard.reasons), HASH_BYTES)
+        (shard.features.dtype, shard.features.shape) == (np.dtype(stream.dtype), (rows, *shape))
+        and _are_hashes(shard.hashes, rows)
+        and _are_hashes(shard.skipped, skips)
+        and len(shard.reasons) == skips
     )
     if not fits:
         raise CacheDamagedError(f"{path}: its arrays do not belong to stream {stream.key[:12]}")
     return shard
+
+
+def said_to_hold(path: Path) -> npt.NDArray[np.uint8]:
+    """(n, 32) contents that a shard's file names, damaged or not; nothing vouches for them."""
+    try:
+        arrays = hdf5.map_arrays(path)
+    except StoreError:
+        return np.empty((0, HASH_BYTES), np.uint8)
+    named = [arrays[name] for name in ("hashes", "skipped") if name in arrays]
+    return np.concatenate(
+        [np.empty((0, HASH_BYTES), np.uint8), *(x for x in named if _are_hashes(x, len(x)))]
+    )
+
+
+def _are_hashes(array: npt.NDArray[Any], number: int) -> bool:
+    return array.dtype == np.uint8 and array.shape == (number, HASH_BYTES)
 
 
 def to_stored(features: npt.NDArray[np.float32], stream: Stream) -> npt.NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import overload
+from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,18 @@ class Strings(Sequence[str]):
     def __init__(self, blob: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
         self.blob = blob
         self.offsets = offsets
+
+    @classmethod
+    def checked(cls, blob: npt.NDArray[Any], offsets: npt.NDArray[Any]) -> Self:
+        """Take what was read from a file.
+
+        Raises:
+            ValueError: they are no texts.
+        """
+        fits = blob.dtype == np.uint8 and offsets.dtype == np.int64
+        if not fits or blob.ndim != 1 or not are_offsets(offsets, len(blob)):
+            raise ValueError("texts whose offsets do not fit")
+        return cls(blob, offsets)
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Strings:
@@ -58,3 +70,9 @@ class Strings(Sequence[str]):
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def are_offsets(offsets: npt.NDArray[Any], size: int) -> bool:
+    """Whether (n + 1,) whole numbers cut something of a size in n parts, one after the other."""
+    ends = offsets.ndim == 1 and len(offsets) > 0 and (offsets[0], offsets[-1]) == (0, size)
+    return bool(ends and (offsets[1:] >= offsets[:-1]).all())

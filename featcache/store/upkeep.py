@@ -1,14 +1,16 @@
-"""verify: is every byte as committed? prune: remove what nothing names any more."""
+"""verify: what is not as committed? repair: what it drops. prune: what nothing names any more."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import StoreError
+from featcache.errors import CacheDamagedError, StoreError
 from featcache.recipe import View
 from featcache.store import manifest as manifests
 from featcache.store.cache import SHARDS, shard_path
@@ -18,12 +20,13 @@ from featcache.store.findings import (
     RESULTS,
     list_findings,
     read_findings,
+    remove_findings,
     remove_unfinished,
 )
-from featcache.store.index import HASH_BYTES, Index, opaque
+from featcache.store.index import HASH_BYTES, Index, opaque, read_index
 from featcache.store.locks import locked
 from featcache.store.manifest import Manifest, ShardEntry
-from featcache.store.shards import Shard
+from featcache.store.shards import Shard, map_shard
 from featcache.store.steps import remove_steps
 from featcache.store.strings import Strings
 from featcache.store.writing import Writer
@@ -31,38 +34,82 @@ from featcache.store.writing import Writer
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not as it was committed."""
+    """A file that is not as it was committed.
+
+    Attributes:
+        path: of the file. problem: what is wrong with it.
+        stream: key of the stream whose shard it is. shard: which one; None of what is no shard.
+        result: whose it is; None of an index or a shard.
+    """
 
     path: str
     problem: str
+    stream: str | None = None
+    shard: ShardEntry | None = None
+    result: str | None = None
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it is the index in force."""
+        return self.shard is None and self.result is None
 
 
 def verify_files(folder: Path) -> tuple[int, int, list[Damage]]:
-    """Hash every committed file again; returns (files, bytes, damage).
+    """Hash every committed file again, and look whether it holds what it should.
+
+    Returns:
+        Files, bytes (results are not counted) and damage.
 
     Raises:
         CacheMissingError, CacheDamagedError: the manifest itself cannot be used.
     """
     manifest = manifests.load(folder)
-    named = [(folder / manifest.index.file, manifest.index.sha256)] if manifest.index else []
-    named += [
-        (shard_path(folder, entry.stream, shard.number), shard.sha256)
-        for entry in manifest.streams.values()
-        for shard in entry.shards
-    ]
-    checked = [_check(path, sha256) for path, sha256 in named]
-    damage = [problem for _, problem in checked if problem is not None]
-    damage += _check_calibration(folder, manifest)
-    results = list_findings(folder)
-    for identity in results:
-        try:
-            read_findings(folder, identity)
-        except StoreError as error:
-            damage.append(Damage(str(folder / RESULTS / identity), str(error)))
-    return len(named) + len(results), sum(size for size, _ in checked), damage
+    committed, results = [*_committed(folder, manifest)], list_findings(folder)
+    damage = [found for _, found in committed if found is not None]
+    damage += _calibration(folder, manifest)
+    damage += (found for found in (_result(folder, name) for name in results) if found is not None)
+    return len(committed) + len(results), sum(size for size, _ in committed), damage
 
 
-def _check_calibration(folder: Path, manifest: Manifest) -> list[Damage]:
+def drop_damage(folder: Path) -> list[Damage]:
+    """Take damaged shards and results out of force; returns all damage, a damaged index included.
+
+    The rows of those shards are missing then, and the plans that made them are open again, so that
+    an extraction puts the same bytes in the same places. What is left of their files stays until
+    it is replaced or pruned. An index is left to be rebuilt.
+
+    Raises:
+        CacheMissingError, CacheDamagedError: the manifest itself cannot be used.
+        CacheBusyError: another process writes the cache.
+    """
+    manifests.load(folder)
+    with locked(folder):
+        writer = Writer(folder, manifests.load(folder))
+        damage, manifest = verify_files(folder)[2], writer.manifest
+        for found in damage:
+            if found.stream and found.shard:
+                entry = manifest.streams[found.stream]
+                manifest = manifest.with_stream(entry.without(found.shard))
+        writer.commit(manifest)
+    remove_findings(folder, [found.result for found in damage if found.result])
+    return damage
+
+
+def _committed(folder: Path, manifest: Manifest) -> Iterator[tuple[int, Damage | None]]:
+    """Bytes of the index and of every shard, and what is wrong with it."""
+    if manifest.index:
+        path = folder / manifest.index.file
+        size, problem = _check(path, manifest.index.sha256, partial(read_index, path))
+        yield size, Damage(str(path), problem) if problem else None
+    for key, entry in manifest.streams.items():
+        for shard in entry.shards:
+            path = shard_path(folder, entry.stream, shard.number)
+            whole = partial(map_shard, path, entry.stream, entry.shape, shard.rows, shard.skipped)
+            size, problem = _check(path, shard.sha256, whole)
+            yield size, Damage(str(path), problem, key, shard) if problem else None
+
+
+def _calibration(folder: Path, manifest: Manifest) -> list[Damage]:
     """What is wrong with the pixels of an int8 cache."""
     if manifest.recipe.calibration is None:
         return []
@@ -73,17 +120,29 @@ def _check_calibration(folder: Path, manifest: Manifest) -> list[Damage]:
     return []
 
 
-def _check(path: Path, sha256: str) -> tuple[int, Damage | None]:
+def _check(path: Path, sha256: str, read: Callable[[], object]) -> tuple[int, str | None]:
     """A file's bytes, and what is wrong with it."""
+    size = 0
     try:
-        size = path.stat().st_size
-        if sha256_file(path) == sha256:
-            return size, None
+        size = path.lstat().st_size
+        if sha256_file(path) != sha256:
+            return size, "its bytes are not those that were committed"
+        read()
     except FileNotFoundError:
-        return 0, Damage(str(path), "is gone")
+        return size, "is gone"
+    except CacheDamagedError as error:
+        return size, str(error).removeprefix(f"{path}: ")
     except OSError as error:
-        return 0, Damage(str(path), f"cannot be read: {error.strerror or error}")
-    return size, Damage(str(path), "its bytes are not those that were committed")
+        return size, f"cannot be read: {error.strerror or error}"
+    return size, None
+
+
+def _result(folder: Path, identity: str) -> Damage | None:
+    try:
+        read_findings(folder, identity)
+    except StoreError as error:
+        return Damage(str(folder / RESULTS / identity), str(error), result=identity)
+    return None
 
 
 @dataclass(frozen=True)

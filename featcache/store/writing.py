@@ -18,12 +18,19 @@ from featcache.store import manifest as manifests
 from featcache.store import plan as plans
 from featcache.store.cache import SHARDS, StreamReader, check_file, shard_path
 from featcache.store.calibration import CALIBRATION
-from featcache.store.files import TEMPORARY, make_folder, naming, remove_leftovers, write_durably
-from featcache.store.index import Index, read_index, write_index
+from featcache.store.files import (
+    TEMPORARY,
+    make_folder,
+    naming,
+    refuse_links,
+    remove_leftovers,
+    write_durably,
+)
+from featcache.store.index import Index, hashes_of, opaque, read_index, write_index
 from featcache.store.journal import JOURNAL
 from featcache.store.locks import LOCK, locked
-from featcache.store.manifest import IndexEntry, Manifest, Plan, ShardEntry
-from featcache.store.shards import Shard, encode_shard
+from featcache.store.manifest import IndexEntry, Manifest, Plan, ShardEntry, StreamEntry
+from featcache.store.shards import Shard, encode_shard, said_to_hold
 
 _SPARE_BYTES = 64 << 20
 
@@ -76,12 +83,30 @@ class Writer:
     def pending(
         self, index: Index, stream: Stream, plan: Plan | None = None
     ) -> npt.NDArray[np.void]:
-        """Sorted distinct contents of an index that a stream lacks (or lacked before a plan)."""
-        entry, wanted = self.manifest.streams.get(stream.key), index.contents(stream.view)
+        """Sorted distinct contents of an index that a stream lacks, or would without a plan."""
+        wanted, entry = index.contents(stream.view), self.manifest.streams.get(stream.key)
         if entry is None:
             return wanted
-        first = plan.first if plan else entry.next_number
-        return plans.without(wanted, self.reader(stream.key).known_before(first))
+        reader = self.reader(stream.key)
+        if plan is None:
+            return plans.without(wanted, reader.known())
+        lacking = plans.without(wanted, reader.known(but_for=plan.numbers))
+        return plans.without(lacking, opaque(self._dropped(entry, plan)))
+
+    def _dropped(self, entry: StreamEntry, plan: Plan) -> npt.NDArray[np.uint8]:
+        """Contents of dropped shards of other open plans, as far as their files still tell.
+
+        Where they tell wrong, the plan's digest of its contents does not match.
+        """
+        there = {shard.number for shard in entry.shards}
+        others = [p.numbers for p in entry.open_plans if p != plan]
+        numbers = [
+            number
+            for number in _numbers_in(self.folder, entry)
+            if number not in there and any(number in own for own in others)
+        ]
+        paths = (shard_path(self.folder, entry.stream, number) for number in numbers)
+        return np.concatenate([hashes_of(()), *map(said_to_hold, paths)])
 
     def write_shard(self, stream: Stream, number: int, shard: Shard) -> ShardEntry:
         """Write a shard's file durably; it is in force once a manifest with the entry is."""
@@ -91,21 +116,24 @@ class Writer:
         return ShardEntry(number, len(shard.features), len(shard.skipped), sha256)
 
     def commit_shards(self, shards: Mapping[Stream, tuple[int, Shard]], *, last: bool) -> None:
-        """Write shards of open plans and put all in force at once; the last finish their plans.
+        """Write shards of the plans that are carried out and put all in force at once.
 
         Args:
             shards: number and rows, by stream.
-            last: whether they are the last of their plans.
+            last: whether their plans are finished with them.
         """
         manifest = self.manifest
         for stream, (number, shard) in shards.items():
             added = self.write_shard(stream, number, shard)
             entry = manifest.streams[stream.key]
-            done = (*entry.plans[:-1], replace(entry.plans[-1], finished=last))
-            manifest = manifest.with_stream(
-                replace(entry, shards=(*entry.shards, added), plans=done)
-            )
+            manifest = manifest.with_stream(entry.with_shard(added, last=last))
         self.commit(manifest)
+
+
+def _numbers_in(folder: Path, entry: StreamEntry) -> list[int]:
+    """Numbers of the files of a stream's shards, in force or not."""
+    files = shard_path(folder, entry.stream, 0).parent.glob("*.h5")
+    return [int(path.stem) for path in files if path.stem.isdecimal() and len(path.stem) < 20]
 
 
 def check_space(
@@ -148,6 +176,7 @@ def writing(
     """
     refuse_foreign_folder(folder)
     make_folder(folder)
+    refuse_links(folder)
     with locked(folder):
         remove_leftovers(folder, *(folder / SHARDS).glob("*"))
         try:

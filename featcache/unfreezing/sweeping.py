@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -295,7 +296,8 @@ class _Sweeping:
         """A step that was finished before, or now."""
         kept = self._steps.read(name) if self._steps else None
         if kept is not None:
-            return _read(*kept)
+            with suppress(KeyError, TypeError, ValueError):  # of another making: fitted again
+                return _read(*kept)
         made = fit()
         if self._steps:
             self._steps.write(name, *_written(made))

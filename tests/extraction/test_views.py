@@ -104,7 +104,7 @@ def test_test_pictures_have_the_plain_view_alone(make_lab) -> None:
     for view in views:
         kept = {path for path, split in SPLITS.items() if split != "test" or not view.only_trains}
         assert set(rows_of(lab, view)) == kept
-    assert all(entry.open_plan is None for entry in Cache(lab.folder).manifest.streams.values())
+    assert all(not entry.open_plans for entry in Cache(lab.folder).manifest.streams.values())
     again = lab.run(views=views)
     assert (again.computed, again.processed, again.reused) == (0, 0, 5)
 

@@ -1,4 +1,4 @@
-"""The strict reader reads what `encode` writes, as h5py does, and nothing else that h5py can write."""
+"""The strict reader reads what `encode` writes, as h5py does, and nothing else h5py can write."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_whatever_else_h5py_writes_is_refused(tmp_path: Path, kind: str, tried) 
 def test_other_versions_of_the_format_are_refused(tmp_path: Path, options, tried) -> None:
     with h5py.File(tmp_path / "x.h5", "w", **options) as file:
         file.create_dataset("x", data=np.zeros(3), track_times=False)
-    with pytest.raises(CacheDamagedError, match="no HDF5 file|another version"):
+    with pytest.raises(CacheDamagedError, match=r"no HDF5 file|another version"):
         map_arrays(tmp_path / "x.h5")
     tried("HDF5 of other kinds", 1, sees="<file>: not a file of arrays that featcache wrote")
 
@@ -263,6 +263,13 @@ def a_name_outside(forged: Forged) -> None:
     forged.put(forged.at(b"SNOD", 8), "<Q", 1 << 63)
 
 
+def a_long_name(forged: Forged) -> None:
+    """Names of a file may not be longer than the file, together."""
+    heap = forged.at(b"HEAP") + 32
+    forged.content[heap : heap + 4064] = b"a" * 4064
+    forged.put(forged.at(b"HEAP", 8), "<Q", 4064)
+
+
 def a_header_that_goes_on_at_itself(forged: Forged) -> None:
     place = forged.headers[0]
     (empty,) = (i for i in range(place + 16, place + 272, 8) if forged.is_empty(i))
@@ -289,6 +296,7 @@ def another_end(forged: Forged) -> None:
 FORGERIES = [
     *(overlapping, over_the_metadata, beyond_the_file, nowhere, another_length, a_huge_shape),
     *(a_loop_of_the_tree, a_deep_tree, a_wide_tree, many_names, one_name_twice, a_name_outside),
+    a_long_name,
     *(a_header_that_goes_on_at_itself, a_long_header, a_shared_message, a_long_heap, another_end),
 ]
 

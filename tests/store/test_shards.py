@@ -48,7 +48,8 @@ def test_a_round_trip_changes_nothing(tmp_path: Path, drawn: tuple[Stream, Shard
     content = encode_shard(stream, shard)
     assert content == encode_shard(stream, shard)
     (tmp_path / "0.h5").write_bytes(content)
-    found = map_shard(tmp_path / "0.h5", stream)
+    shape = shard.features.shape[1:]
+    found = map_shard(tmp_path / "0.h5", stream, shape, len(shard.hashes), len(shard.skipped))
     assert found.features.dtype == shard.features.dtype
     assert found.features.tobytes() == shard.features.tobytes()
     assert found.features.shape == shard.features.shape
@@ -74,8 +75,15 @@ def test_h5py_alone_reads_a_shard(tmp_path: Path, make) -> None:
 def test_a_shard_of_another_stream_is_damage(tmp_path: Path, make) -> None:
     shard = make.shard(make.hashes(range(3)))
     (tmp_path / "0.h5").write_bytes(encode_shard(STREAM, shard))
-    with pytest.raises(CacheDamagedError, match="do not belong to stream"):
-        map_shard(tmp_path / "0.h5", replace(STREAM, dtype="float16"))
+    map_shard(tmp_path / "0.h5", STREAM, (5,), 3, 0)
+    for stream, *numbers in (
+        (replace(STREAM, dtype="float16"), (5,), 3, 0),
+        (STREAM, (1,), 3, 0),
+        (STREAM, (5,), 2, 0),
+        (STREAM, (5,), 3, 1),
+    ):
+        with pytest.raises(CacheDamagedError, match="do not belong to stream"):
+            map_shard(tmp_path / "0.h5", stream, *numbers)
 
 
 def test_an_index_is_no_shard(tmp_path: Path, make) -> None:
@@ -83,7 +91,7 @@ def test_an_index_is_no_shard(tmp_path: Path, make) -> None:
 
     name, _ = write_index(tmp_path, make.index(range(3)))
     with pytest.raises(CacheDamagedError, match="not a shard"):
-        map_shard(tmp_path / name, STREAM)
+        map_shard(tmp_path / name, STREAM, (5,), 3, 0)
 
 
 def test_float16_that_overflows_is_an_error_that_names_the_way_out() -> None:
