@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         predict,
         probe,
         prune,
+        repair,
         verify,
     )
     from featcache.errors import FeatcacheError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         Prediction,
         ProbeResult,
         PruneResult,
+        RepairResult,
         VerifyResult,
     )
 
@@ -59,6 +61,7 @@ _HOMES = {
         "predict",
         "probe",
         "prune",
+        "repair",
         "verify",
     ),
     "featcache.errors": ("FeatcacheError",),
@@ -70,6 +73,7 @@ _HOMES = {
         "Prediction",
         "ProbeResult",
         "PruneResult",
+        "RepairResult",
         "VerifyResult",
     ),
 }
@@ -86,6 +90,7 @@ __all__ = [
     "ProbeRequest",
     "ProbeResult",
     "PruneResult",
+    "RepairResult",
     "TrainingOptions",
     "VerifyResult",
     "__version__",
@@ -97,6 +102,7 @@ __all__ = [
     "predict",
     "probe",
     "prune",
+    "repair",
     "verify",
 ]
 

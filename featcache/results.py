@@ -690,6 +690,38 @@ class VerifyResult(Record):
 
 
 @dataclass(frozen=True)
+class RepairResult(Record):
+    """What `repair` dropped, and what it put in its place.
+
+    Attributes:
+        cache: folder of the cache. dry_run: nothing was changed.
+        damaged: files that are not as they were committed.
+        dropped: rows that were in them (or would be dropped).
+        computed: rows that were computed or derived, of all streams together.
+        missing: rows that are still to be computed; None where no index says which, and in a dry
+            run.
+        results: that were dropped. reindexed: whether the index was rebuilt from the pictures.
+        reasons: why rows could not be computed.
+    """
+
+    cache: str
+    dry_run: bool
+    damaged: tuple[DamagedFile, ...]
+    dropped: int
+    computed: int
+    missing: int | None
+    results: tuple[str, ...]
+    reindexed: bool
+    reasons: tuple[str, ...]
+    seconds: float
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing, and nothing that is damaged is in force."""
+        return not self.damaged if self.dry_run else self.missing == 0
+
+
+@dataclass(frozen=True)
 class PruneResult(Record):
     """What `prune` removed: unnamed files, and rows whose content no sample has any more.
 

@@ -53,6 +53,7 @@ app.command("layers")(layers.layers)
 app.command("backbones")(backbones.backbones)
 app.command("info")(caches.info)
 app.command("verify")(caches.verify)
+app.command("repair")(caches.repair)
 app.command("prune")(caches.prune)
 app.command("demo")(demo.demo)
 

@@ -1,11 +1,21 @@
-"""`featcache info`, `verify` and `prune`."""
+"""`featcache info`, `verify`, `repair` and `prune`."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from featcache_cli.rendering import line, printable, say, show, show_json, table, warn
+from featcache_cli.rendering import (
+    line,
+    printable,
+    progress,
+    say,
+    show,
+    show_json,
+    suggest,
+    table,
+    warn,
+)
 
 _MANY = 15
 
@@ -34,10 +44,11 @@ def info(cache: CacheArgument, as_json: AsJson = False) -> None:
 
 def _render_contents(result: Any) -> None:
     line(f"[bold]{printable(result.cache)}[/bold]")
-    line(f"source: {printable(result.source['location'])} ({result.source['kind']})")
+    line(f"source: {printable(result.source['location'])} ({printable(result.source['kind'])})")
     recipe = result.recipe
     line(
-        f"backbone: {printable(result.backbone['name'])}, weights {recipe['weights'][:12]}, "
+        f"backbone: {printable(result.backbone['name'])}, weights "
+        f"{printable(recipe['weights'][:12])}, "
         f"{recipe['preprocessing']['size'][0]} pixels, {recipe['precision']}"
     )
     splits = ", ".join(f"{count} {name}" for name, count in result.splits.items() if name != "none")
@@ -70,30 +81,34 @@ def _render_contents(result: Any) -> None:
             str(s.skipped),
             str(s.shards),
             f"{s.bytes / 1e6:.1f}",
-            "; ".join(s.computed_by),
+            printable("; ".join(s.computed_by)),
         )
     show(streams)
     for parent in dict.fromkeys(s.parent for s in result.streams if s.parent):
         cuts = dict.fromkeys(s.cut for s in result.streams if s.parent == parent)
-        line(f"derived from the activations at {parent}, not from pixels: {', '.join(cuts)}")
+        line(
+            f"derived from the activations at {printable(parent)}, not from pixels: "
+            f"{printable(', '.join(cuts))}"
+        )
     for skip in result.skipped[:_MANY]:
         line(f"skipped: {printable(skip.path)}: {printable(skip.reason)}")
     if result.results:
-        line(f"results: {', '.join(result.results)}")
+        line(f"results: {printable(', '.join(result.results))}")
 
 
 def _kept(stream: Any) -> str:
     """The cut, and how it is pooled or that it is derived."""
+    cut = printable(stream.cut)
     if stream.parent:
-        return f"{stream.cut} (derived)"
-    return stream.cut if stream.pooling == "none" else f"{stream.cut} ({stream.pooling})"
+        return f"{cut} (derived)"
+    return cut if stream.pooling == "none" else f"{cut} ({stream.pooling})"
 
 
 def _view(view: dict[str, Any]) -> str:
     """`plain`, or number, policy and seed."""
     if not view["number"]:
         return "plain"
-    return f"{view['number']} of {view['policy']}, seed {view['seed']}"
+    return f"{view['number']} of {printable(view['policy'])}, seed {view['seed']}"
 
 
 def _render_staleness(result: Any) -> None:
@@ -116,12 +131,22 @@ def _render_staleness(result: Any) -> None:
         say("to bring it up to date, run the `featcache extract` that made it again")
 
 
-def verify(cache: CacheArgument, as_json: AsJson = False) -> None:
+def verify(
+    cache: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CACHE", help="A cache that `featcache extract` made, or a classifier's .fc."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
     """Hash every committed file of a cache again; exit 1 if one is not as it was written.
 
     [bold]For example[/bold]
 
     $ featcache verify cache/pets-efficientnet_lite0
+
+    $ featcache verify pets.fc
     """
     from featcache import api
 
@@ -129,12 +154,73 @@ def verify(cache: CacheArgument, as_json: AsJson = False) -> None:
     if as_json:
         show_json(result.to_json())
     else:
-        for damaged in result.damaged:
-            line(f"[red]{printable(damaged.path)}: {printable(damaged.problem)}[/red]")
+        _render_damage(result)
         state = f"{len(result.damaged)} damaged" if result.damaged else "all as committed"
         line(f"{result.files} files, {result.bytes / 1e6:.1f} MB: {state} ({result.seconds:.2f} s)")
+        if result.damaged and cache.is_dir():
+            suggest("drop it, and compute it again", "featcache", "repair", str(cache))
     if result.damaged:
         raise typer.Exit(1)
+
+
+def _render_damage(result: Any) -> None:
+    for damaged in result.damaged:
+        line(f"[red]{printable(damaged.path)}: {printable(damaged.problem)}[/red]")
+
+
+def repair(
+    cache: CacheArgument,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The cache's network, where it is your own 'package.module:factory', which runs "
+            "code.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what is damaged; change nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Drop what is damaged in a cache, and compute it again where the pictures are there.
+
+    Shards and results that are damaged or gone are dropped, a damaged index is
+    rebuilt. Exit 1 if something is still missing then. A damaged manifest cannot
+    be repaired: restore it, or extract again into another folder.
+
+    [bold]For example[/bold]
+
+    $ featcache repair cache/pets-efficientnet_lite0
+    """
+    from featcache import api
+
+    with progress() as report:
+        result = api.repair(cache, backbone=backbone, dry_run=dry_run, progress=report)
+    if as_json:
+        show_json(result.to_json() | {"whole": result.whole})
+    else:
+        _render_repair(result)
+    if not result.whole:
+        raise typer.Exit(1)
+
+
+def _render_repair(result: Any) -> None:
+    _render_damage(result)
+    if result.dry_run:
+        line(f"{len(result.damaged)} damaged, with {result.dropped} rows; nothing was changed")
+        return
+    index = "the index rebuilt, " if result.reindexed else ""
+    line(
+        f"{len(result.damaged)} damaged: {index}{result.dropped} rows dropped, "
+        f"{len(result.results)} results dropped, {result.computed} rows computed "
+        f"({result.seconds:.1f} s)"
+    )
+    warn(f"not computed: {reason}" for reason in result.reasons)
+    if result.missing:
+        line(f"[yellow]missing rows: {result.missing}[/yellow]")
+    if result.results:
+        suggest("have the results again", "featcache", "probe", result.cache)
 
 
 def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
@@ -156,4 +242,4 @@ def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
     if result.sweeps:
         line(f"interrupted sweeps forgotten: {result.sweeps}")
     if result.views:
-        line(f"still there: views {', '.join(map(str, result.views))}")
+        line(f"still there: views {printable(', '.join(map(str, result.views)))}")

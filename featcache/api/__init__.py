@@ -7,6 +7,7 @@
     networks       layers
     caches         info
     upkeep         verify, prune
+    repairing      repair
     demonstration  demo
 
 Every function takes either its request or the request's fields:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from featcache.api.networks import layers
     from featcache.api.predicting import list_backbones, predict
     from featcache.api.probes import probe
+    from featcache.api.repairing import repair
     from featcache.api.requests import (
         ExtractRequest,
         PredictRequest,
@@ -48,6 +50,7 @@ __all__ = [
     "predict",
     "probe",
     "prune",
+    "repair",
     "verify",
 ]
 
@@ -62,6 +65,7 @@ _HOMES = {
         *("ExtractRequest", "PredictRequest", "ProbeRequest", "Progress"),
         "TrainingOptions",
     ),
+    "repairing": ("repair",),
     "upkeep": ("prune", "verify"),
 }
 

@@ -34,6 +34,7 @@ def records(extracted: Any, folders: Path, tmp_path_factory: Any) -> dict[str, R
         "unreadable": api.predict(path, ["missing.png"])[0],
         "info": api.info(extracted.cache),
         "verify": api.verify(extracted.cache),
+        "repair": api.repair(extracted.cache),
         "prune": api.prune(extracted.cache),
         "backbone": api.list_backbones("efficientnet_lite0")[0],
     }

@@ -23,6 +23,7 @@ from featcache import api
         (("probe", "no-such-cache"), "no-such-cache"),
         (("info", "no-such-cache"), "no-such-cache"),
         (("verify", "no-such-cache"), "no-such-cache"),
+        (("repair", "no-such-cache"), "no-such-cache"),
         (("prune", "no-such-cache"), "no-such-cache"),
         (("predict", "none.fc", "a.jpg"), "none.fc: no such classifier; make one with"),
     ],

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("extract", "probe", "predict", "layers", "backbones", "info", "verify", "prune", "demo")
+COMMANDS = (
+    *("extract", "probe", "predict", "layers", "backbones"),
+    *("info", "verify", "repair", "prune", "demo"),
+)
 
 PROBE = """
 import sys

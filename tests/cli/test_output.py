@@ -8,15 +8,24 @@ import json
 import os
 import re
 import shlex
+import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from featcache import api
+from featcache.recipe import Stream
 from featcache.results import ChangeCounts, InfoResult, Staleness
+from featcache.store import documents
+from featcache.store.cache import Cache
+from featcache.store.findings import write_findings
+from featcache.store.index import write_index
+from featcache.store.strings import Strings
 from featcache_cli.probe import ProtocolName, bytes_of
 from featcache_cli.rendering import printable
 
@@ -346,3 +355,49 @@ def test_demo(run: Any, tmp_path: Path) -> None:
     assert 90 < float(accuracy) < 98
     assert (tmp_path / "demo" / "digits.fc").is_file()
     assert done.stdout.count(b"-is-") == 8
+
+
+EVIL = "\x1b[31mred\x1b]0;title\x07\r[/bold][link=file:///etc]\n"
+
+
+def disguised(cache: Path, folder: Path) -> Path:
+    """A copy of a cache in which every text a stranger can choose would disturb a terminal."""
+    shutil.copytree(cache, folder)
+    body, _ = documents.decode((folder / "manifest.json").read_bytes())
+    index = Cache(folder).index
+    names = Strings.of(f"{name}{EVIL}" for name in index.label_names)
+    paths = Strings.of(f"{path}{EVIL}" for path in index.paths)
+    file, sha256 = write_index(folder, replace(index, label_names=names, paths=paths))
+    ((key, entry),) = body["streams"].items()
+    entry["stream"]["cut"] = EVIL
+    entry["plans"][0] |= {"engine": EVIL, "device": EVIL, "versions": {EVIL: EVIL}}
+    moved = Stream.from_dict(entry["stream"]).key
+    (folder / "shards" / key[:16]).rename(folder / "shards" / moved[:16])
+    body |= {
+        "streams": {moved: entry},
+        "index": {**body["index"], "file": file, "sha256": sha256},
+        "backbone": {"name": f"timm/{EVIL}", "locator": {"kind": EVIL}},
+        "source": {"kind": EVIL, "location": EVIL},
+    }
+    (folder / "manifest.json").write_bytes(documents.encode(body))
+    return folder
+
+
+@pytest.mark.faults
+def test_what_a_strangers_cache_says_cannot_disturb_a_terminal(
+    invoke: Any, cache: Path, tmp_path: Path, tried: Any
+) -> None:
+    evil = disguised(cache, tmp_path / "evil")
+    write_findings(evil, f"a{EVIL.replace('/', '')}", {"x": EVIL}, {"row": np.arange(3)})
+    commands = [
+        *(("info", evil), ("verify", evil), ("repair", evil), ("repair", evil, "--dry-run")),
+        *(("probe", evil), ("probe", cache, "--cv", "2", "--against", evil), ("prune", evil)),
+        ("probe", evil, "--unfreeze", "0-1"),
+    ]
+    for command in commands:
+        said = invoke(*command)
+        assert said.exception is None or isinstance(said.exception, SystemExit), command
+        told = said.stdout + said.stderr
+        assert told
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", told), (command, told)
+    tried("terminal escapes in a cache", len(commands), sees="the escape, spelt out")
