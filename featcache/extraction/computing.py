@@ -243,21 +243,18 @@ class Computing:
             )
             for (number, _), shard in zip(todo, extracted, strict=True):
                 with profile.clock.waiting("writing"):
-                    last = number == todo[-1][0]
-                    behind.do(partial(self._keep, begun, number, shard, last=last))
+                    behind.do(partial(self._keep, begun, number, shard))
             with profile.clock.waiting("writing"):
                 behind.wait()
 
-    def _keep(
-        self, begun: passes.Pass, number: int, extracted: ExtractedShard, *, last: bool
-    ) -> None:
+    def _keep(self, begun: passes.Pass, number: int, extracted: ExtractedShard) -> None:
         """Commit the shards of a pass that were computed together."""
         unusable = extracted.unusable.items()
         refuse_skips(self._job, ((slot.path, why.reason) for slot, why in unusable))
         numbers = begun.numbers(number).items()
         shards = {s: (n, x) for (s, n), x in zip(numbers, extracted.shards, strict=True)}
         with self.profile.clock.stage("write"):
-            self._writer.commit_shards(shards, last=last)
+            self._writer.commit_shards(shards, last=number == begun.last)
         self.failed |= {slot: why for slot, why in unusable if not why.permanent}
         self._computed += (shard.hashes for shard in extracted.shards)
 

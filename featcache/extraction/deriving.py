@@ -252,7 +252,7 @@ class Deriving:
                 extracted = self._shard(
                     engine, slots, begun.shapes, batch_size=plan.batch_size, total=total
                 )
-                self._keep(begun, number, extracted, last=number == todo[-1][0])
+                self._keep(begun, number, extracted)
 
     def _shard(
         self,
@@ -275,13 +275,11 @@ class Deriving:
             on_batch=(lambda n: self._report(n, total)) if total is not None else None,
         )
 
-    def _keep(
-        self, begun: passes.Pass, number: int, extracted: ExtractedShard, *, last: bool
-    ) -> None:
+    def _keep(self, begun: passes.Pass, number: int, extracted: ExtractedShard) -> None:
         """Commit the shards of a pass that were computed together."""
         numbers = begun.numbers(number).items()
         shards = {s: (n, x) for (s, n), x in zip(numbers, extracted.shards, strict=True)}
-        self._writer.commit_shards(shards, last=last)
+        self._writer.commit_shards(shards, last=number == begun.last)
         self.computed += sum(len(shard.hashes) for shard in extracted.shards)
 
     def _report(self, slots: int, total: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,11 @@ class Pass:
         """Shards that are not committed yet: number in the first stream, contents of its slots."""
         there = {shard.number for shard in self.entries[0].shards}
         return [run for run in plans.runs(self.plan, self.pending) if run[0] not in there]
+
+    @cached_property
+    def last(self) -> int:
+        """The number in the first stream of the shard that is committed last."""
+        return self.todo()[-1][0]
 
     def within(self, manifest: Manifest) -> Manifest:
         """A manifest with these entries in it."""
