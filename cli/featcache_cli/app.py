@@ -4,7 +4,6 @@ import io
 import logging
 import sys
 import traceback
-import warnings
 from typing import Annotated, Any
 
 import typer
@@ -102,9 +101,6 @@ def options(
 
 def main() -> None:
     """Run the command line in a process of its own."""
-    # Pillow warns of broken EXIF and TIFF tags in pictures that it reads all the same; what it
-    # cannot read is reported by name.
-    warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name of any bytes can be printed anywhere
             stream.reconfigure(errors="backslashreplace")

@@ -1,15 +1,13 @@
 """How content becomes pixels as a person sees them: RGB, 8 bit, upright, on white.
 
-Pillow's plugins are called as `Image.open` calls them, but without it: it warns about every picture
-above 89 megapixels, and warning filters can't be changed for one thread alone.
+Pillow's plugins are called as `Image.open` calls them, but without it: its limit of pixels is the
+process's, and it knows more formats than are read here.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-import threading
-import warnings
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
@@ -27,11 +25,16 @@ from PIL import (  # noqa: F401 (importing a plugin registers its format)
 from featcache.errors import PictureError
 from featcache.images.colours import TIFF_HEIGHT, TIFF_WIDTH, raw_mode, to_rgb
 from featcache.images.memory import DECODED
+from featcache.images.quiet import quiet_pillow
 from featcache.images.resizing import resized_size
 from featcache.recipe import Preprocessing
 
 MAX_PIXELS = 178_956_970
 """Pictures with more are refused as decompression bombs (Pillow's own limit)."""
+
+MAX_SCANS = 200
+"""JPEGs with more passes over their pixels are refused: encoders make a dozen, and each takes as
+long as a picture does, in a few bytes of the file."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB")
 """The formats that are read; no other parser is reachable. DIB has the weakest mark, so is last."""
@@ -53,8 +56,6 @@ _LYING = (5, 6, 7, 8)
 DRAFT_MARGIN = 2
 """A draft is at least so many times as wide and high as what it is resized to. So the published
 resize still does most of the smoothing, and a random crop of a third need not be enlarged."""
-
-_filters_lock = threading.Lock()
 
 
 def decode(content: bytes | np.ndarray, *, draft_for: Preprocessing | None = None) -> Image.Image:
@@ -113,12 +114,13 @@ def _decode(content: bytes, draft_for: Preprocessing | None, held: ExitStack) ->
 def _despite_warnings(
     content: bytes, draft_for: Preprocessing | None, held: ExitStack
 ) -> Image.Image:
+    """Whatever filters of warnings another thread sets meanwhile; they must decide no value."""
     try:
-        return _pixels(content, draft_for, held)
-    except Warning:  # only where the process makes errors of warnings, which must decide no value
+        with quiet_pillow():
+            return _pixels(content, draft_for, held)
+    except Warning:
         held.close()
-        with _filters_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_pillow():
             return _pixels(content, draft_for, held)
 
 
@@ -127,12 +129,19 @@ def _pixels(content: bytes, draft_for: Preprocessing | None, held: ExitStack) ->
     raw, whole = raw_mode(image), image.width * image.height
     if draft_for is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
         _shrink(image, draft_for)
-    in_parts = "progression" in image.info  # all of which are in memory before the first pixel is
-    held.enter_context(DECODED.held(whole if in_parts else image.width * image.height))
+    held.enter_context(DECODED.held(_counted(image, whole)))
     image.load()
     orientation = _orientation(image)  # after load: Pillow turns TIFFs itself, and drops the tag
     image = to_rgb(image, raw)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _counted(image: Image.Image, whole: int) -> int:
+    """Pixels that decoding takes the memory of; `whole` are those of the file."""
+    if "progression" in image.info:  # all parts are in memory before the first pixel is
+        return whole
+    canvases = 2 if isinstance(image, WebPImagePlugin.WebPImageFile) else 1
+    return canvases * image.width * image.height
 
 
 def _shrink(image: JpegImagePlugin.JpegImageFile, preprocessing: Preprocessing) -> None:
@@ -154,6 +163,8 @@ def _open(content: bytes) -> Image.Image:
         if accepts is not None and accepts(mark) is True:
             image = parse(io.BytesIO(content), "")
             _check_size(image)
+            if isinstance(image, JpegImagePlugin.JpegImageFile):
+                _check_scans(content)
             return image
     raise PictureError(f"not a picture: none of {', '.join(FORMATS[:-1])}")
 
@@ -166,6 +177,14 @@ def _check_size(image: Image.Image) -> None:
         # Pillow allocates as this does, but would check the size again, and warn.
         stored = image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
         image.im = Image.new(image.mode, stored, None).im
+
+
+def _check_scans(content: bytes) -> None:
+    """Count the marks that begin a scan (T.81, B.1.1.3), those of thumbnails too."""
+    values = np.frombuffer(content, np.uint8)
+    scans = int((values[np.flatnonzero(values[1:] == 0xDA)] == 0xFF).sum())
+    if scans > MAX_SCANS:
+        raise PictureError(f"too large: {scans:,} passes over its pixels, the limit is {MAX_SCANS}")
 
 
 def _orientation(image: Image.Image) -> int:

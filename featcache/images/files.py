@@ -15,6 +15,11 @@ PICTURE_SUFFIXES = (
     *(".bmp", ".dib", ".tif", ".tiff", ".gif"),
 )
 
+MAX_BYTES = 1 << 31
+"""Files of more bytes are not read: more than the largest picture takes at 64 bits a pixel."""
+
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
 
 def absolute(path: str | os.PathLike[str]) -> str:
     """Absolute path without `..`; links are left as they are, since their names are the user's."""
@@ -58,7 +63,7 @@ def read_file(root: str, path: str) -> bytes:
     place = Path(root, path)
     try:
         regular_stat(place)
-        return place.read_bytes()
+        return _read_regular(place)
     except PictureError as error:
         if not Path(root).is_dir():
             raise root_missing(root) from error
@@ -82,6 +87,20 @@ def read_below(root: str, path: str) -> bytes:
     if relative.is_absolute() or ".." in relative.parts:
         raise PictureError("not below the folder of pictures")
     return read_file(root, path)
+
+
+def _read_regular(place: Path) -> bytes:
+    """Bytes of a regular file; what took its place since it was looked at cannot block."""
+    with os.fdopen(os.open(place, os.O_RDONLY | _AT_ONCE), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise PictureError(f"too large: {status.st_size:,} bytes, the limit is {MAX_BYTES:,}")
+        content = file.read(status.st_size + 1) or b""  # None: there is nothing just now
+    if len(content) > status.st_size:
+        raise PictureError("it grew while it was read; run extract again")
+    return content
 
 
 def root_missing(root: str) -> SourceMissingError:

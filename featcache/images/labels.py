@@ -41,6 +41,8 @@ def _label_warnings(samples: Sequence[Sample], empty: Collection[str]) -> Iterat
     if not classes:
         yield "no picture has a label: features can be extracted, but not probed"
         return
+    if unlabelled := sum(not sample.labels for sample in samples):
+        yield f"pictures without a label, which no probe trains on: {unlabelled}"
     if len(classes) == 1:
         yield f"there is only one class, {name_some(classes)}: a probe needs two or more"
     if not training:

@@ -56,6 +56,10 @@ _BLOCKS = 8
 DECODED = Budget(max(128_000_000, 16_000_000 * (os.cpu_count() or 1)))
 """Pixels that are decoded and not yet resized, in the whole process; each takes 4 to 8 bytes."""
 
+RESIZED = Budget(DECODED.free)
+"""Pixels of resized pictures that are not yet cropped: of a strip there are more than before. Only
+who holds decoded ones waits for these, so that nobody waits in a circle."""
+
 
 @contextmanager
 def reused_memory(threads: int) -> Generator[None, None, None]:

@@ -6,7 +6,7 @@ import csv
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from featcache.images.listing import Listing, Sample
 from featcache.images.naming import folder_safe, name_some, shown
 
 COLUMNS = ("path", "label", "split", "group")
+_MISSING = ("nan", "<na>", "#n/a")
+"""What tables of numbers, data frames and spreadsheets write where there is nothing."""
+
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
 
 
@@ -62,6 +65,7 @@ class CsvSource:
             if first is not row:
                 self._must_agree(first, row)
                 repeated += 1
+        self._refuse_missing_values(rows.values())
         samples, skips = self._find(rows)
         passed_over = {"repeated row": repeated} if repeated else {}
         return Listing(samples, passed_over, skips, (*warnings, *label_warnings(samples)))
@@ -73,6 +77,8 @@ class CsvSource:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """Every record that is not a blank line, with the number of its first line."""
         line = 1
+        if not self._file.is_file():
+            raise root_missing(str(self._file))
         try:
             with self._file.open(
                 encoding="utf-8-sig", errors="surrogateescape", newline=""
@@ -143,6 +149,17 @@ class CsvSource:
                 "group; several labels of one picture are written a;b",
             )
 
+    def _refuse_missing_values(self, rows: Iterable[_Row]) -> None:
+        """A label or group that stands for none is not to become a class, or one large group."""
+        wrong = [(row, name) for row in rows for name in (*row.labels, row.group) if _missing(name)]
+        if wrong:
+            row, name = wrong[0]
+            raise self._wrong(
+                row.line,
+                f"{name!r} stands for a missing value, in {len(wrong)} rows; leave the field empty "
+                "where a picture has no label or group, or remove those rows",
+            )
+
     def _find(self, rows: dict[str, _Row]) -> tuple[list[Sample], list[tuple[str, str]]]:
         samples: list[Sample] = []
         skips: list[tuple[str, str]] = []
@@ -165,6 +182,10 @@ class CsvSource:
 
     def _wrong(self, line: int, problem: str) -> SourceError:
         return SourceError(f"{shown(str(self._file))}:{line}: {problem}")
+
+
+def _missing(name: str | None) -> bool:
+    return name is not None and name.lower() in _MISSING
 
 
 def _labels(field: str) -> tuple[str, ...]:

@@ -6,12 +6,15 @@ normalisation, which happens in the engine. Pillow's filters are antialiased by 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PIL import Image
 from torchvision.transforms import functional as F  # noqa: N812 (its name everywhere)
 
 from featcache.errors import PictureError
 from featcache.images.decode import MAX_PIXELS
+from featcache.images.memory import RESIZED
 from featcache.images.resizing import resized_part, resized_size
 from featcache.recipe import Preprocessing
 
@@ -30,7 +33,8 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
         PictureError: so narrow that the resized picture would have no or too many pixels.
     """
     refuse_too_narrow(image, preprocessing)
-    part = resized_part(image, preprocessing)
+    with RESIZED.held(math.prod(resized_size(image.size, preprocessing))):
+        part = resized_part(image, preprocessing)
     if preprocessing.resize_mode == "longer":
         part = _pad(part, preprocessing)
     return np.array(F.center_crop(part, list(preprocessing.size)))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from featcache.errors import PictureError
-from featcache.images.decode import FORMATS, MAX_PIXELS, decode
+from featcache.images.decode import FORMATS, MAX_PIXELS, MAX_SCANS, decode
 
 LOSSLESS = {
     "PNG": {},
@@ -130,8 +130,12 @@ def test_a_picture_does_not_hang_on_the_warning_filters(gradient: np.ndarray) ->
     filters = list(warnings.filters)  # of pytest: warnings are errors
     assert pixels(content).shape == (20, 12, 3)
     assert warnings.filters == filters
-    with pytest.warns(UserWarning, match="EXIF|Tag data|Truncated"):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         assert pixels(content).shape == (20, 12, 3)
+    assert caught == []
+    with pytest.warns(UserWarning, match="EXIF|Tag data|Truncated"):
+        Image.open(io.BytesIO(content)).getexif()  # whoever uses Pillow beside is warned still
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -166,7 +170,6 @@ def test_truncated_files(photos: dict[str, Image.Image], format_: str, part: flo
     assert reason(content[: int(len(content) * part)]).startswith("truncated: ")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("format_", FORMATS)
 def test_damaged_files_raise_nothing_else(photos: dict[str, Image.Image], format_: str) -> None:
     content = encoded(photos["small"].resize((16, 12)), format_)
@@ -201,6 +204,51 @@ def test_decompression_bombs_are_refused_before_decoding() -> None:
     gif += struct.pack("<HHB", 60_000, 60_000, 0) + b"\x08"
     assert reason(gif).startswith("too large: ")
     assert reason(png_header(MAX_PIXELS + 1, 1)).startswith("too large: ")
+
+
+def test_a_jpeg_of_endless_passes_is_refused() -> None:
+    content = encoded(Image.new("RGB", (40, 40)), "JPEG", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    repeated = content[:-2] + content[last:-2] * (MAX_SCANS - content.count(b"\xff\xda"))
+    assert pixels(repeated + content[-2:]).shape == (40, 40, 3)
+    assert reason(repeated + content[last:]) == (
+        f"too large: {MAX_SCANS + 1} passes over its pixels, the limit is {MAX_SCANS}"
+    )
+
+
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (1, 1)])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"])
+def test_the_longest_and_the_least(format_: str, size: tuple[int, int]) -> None:
+    if format_ == "WEBP":
+        size = (min(size[0], 16_383), min(size[1], 16_383))  # which is all it can
+    assert decode(encoded(Image.new("RGB", size, "white"), format_)).size == size
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("profile", [b"no profile", b"\0" * 128, b"\xff" * 4000])
+def test_a_malformed_colour_profile_is_ignored(
+    gradient: np.ndarray, format_: str, profile: bytes
+) -> None:
+    plain = encoded(Image.fromarray(gradient), format_)
+    with_profile = encoded(Image.fromarray(gradient), format_, icc_profile=profile)
+    assert np.array_equal(pixels(with_profile), pixels(plain))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [b"zzZz", b"npTc", b"fcTL", b"acTL", b"iCCP", b"zTXt", b"iTXt", b"eXIf", b"sRGB", b"tIME"],
+)
+def test_unusual_and_broken_chunks_are_ignored_or_a_skip(
+    gradient: np.ndarray, chunk: bytes
+) -> None:
+    content = encoded(Image.fromarray(gradient), "PNG")
+    body = chunk + b"\xffmade up\0\0"
+    unusual = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    try:
+        shown = pixels(content[:33] + unusual + content[33:])
+    except PictureError as error:
+        shown = gradient if str(error).startswith(("damaged: ", "truncated: ")) else None
+    assert np.array_equal(shown, gradient)
 
 
 @pytest.mark.parametrize("format_", ["PNG", "TIFF"])

@@ -14,8 +14,13 @@ def _samples(*pairs: tuple[str, str | None]) -> list[Sample]:
 
 
 def test_nothing_to_say() -> None:
-    good = _samples(("a", None), ("a b", None), ("b", None), ("", None))
+    good = _samples(("a", None), ("a b", None), ("b", None))
     assert label_warnings(good) == ()
+
+
+def test_pictures_without_a_label_are_counted() -> None:
+    (warning,) = label_warnings(_samples(*[("a", None), ("b", None)] * 2, ("", None), ("", "test")))
+    assert warning == "pictures without a label, which no probe trains on: 2"
 
 
 def test_no_labels() -> None:

@@ -148,6 +148,20 @@ def test_the_csv_is_gone(table: Table, tmp_path: Path) -> None:
         source.scan()
 
 
+def test_fifos_are_never_opened(table: Table, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    source = table("path,label\n1.jpg,cat\npipe.jpg,dog\n/dev/zero,dog\n")
+    assert source.scan().skips == [
+        ("pipe.jpg", "not a regular file"),
+        ("/dev/zero", "not a regular file"),
+    ]
+    with pytest.raises(PictureError, match="not a regular file"):
+        source.read("pipe.jpg")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(SourceMissingError, match=r"pipe\.csv"):
+        CsvSource(tmp_path / "pipe.csv").scan()
+
+
 def test_names_that_are_no_utf8_and_names_with_line_breaks(
     table: Table, tmp_path: Path, write_picture: Write
 ) -> None:

@@ -1,0 +1,76 @@
+"""Files of pictures are opened where they are regular, of a sensible size, and never waited for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from featcache.errors import PictureError
+from featcache.images import files
+from featcache.images.files import read_file, regular_stat
+
+Write = Callable[..., Path]
+
+
+def swapped(monkeypatch: pytest.MonkeyPatch, swap: Callable[[], None]) -> None:
+    """Something else takes a file's place after it was looked at and before it is opened."""
+
+    def look(path: Path) -> os.stat_result:
+        status = regular_stat(path)
+        swap()
+        return status
+
+    monkeypatch.setattr(files, "regular_stat", look)
+
+
+def test_a_fifo_that_took_a_files_place_is_not_waited_for(
+    tmp_path: Path, write_picture: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = write_picture(tmp_path / "1.jpg")
+
+    def swap() -> None:
+        picture.unlink()
+        os.mkfifo(picture)
+
+    swapped(monkeypatch, swap)
+    with pytest.raises(PictureError, match="not a regular file"):
+        read_file(str(tmp_path), "1.jpg")
+
+
+def test_a_file_that_vanished_and_one_that_grows(
+    tmp_path: Path, write_picture: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = write_picture(tmp_path / "1.jpg")
+    with monkeypatch.context() as patch:
+        swapped(patch, picture.unlink)
+        with pytest.raises(PictureError, match="missing: there is no such file"):
+            read_file(str(tmp_path), "1.jpg")
+    write_picture(tmp_path / "1.jpg")
+    fstat = os.fstat
+
+    def before_it_grew(descriptor: int) -> os.stat_result:
+        status = list(fstat(descriptor))
+        status[6] -= 1
+        return os.stat_result(status)
+
+    monkeypatch.setattr(os, "fstat", before_it_grew)
+    with pytest.raises(PictureError, match="it grew while it was read"):
+        read_file(str(tmp_path), "1.jpg")
+
+
+def test_a_file_too_large_for_any_picture_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "1.jpg").open("wb") as file:
+        file.truncate(1 << 40)  # no byte of which is on the disk
+    with pytest.raises(PictureError, match="too large: 1,099,511,627,776 bytes"):
+        read_file(str(tmp_path), "1.jpg")
+
+
+def test_what_the_system_invents_as_it_is_read_is_no_picture() -> None:
+    """A file of no size that has content all the same, of any length."""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("needs Linux's /proc")
+    with pytest.raises(PictureError, match="it grew while it was read"):
+        read_file("/proc/self", "maps")
