@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -16,8 +17,9 @@ from featcache.errors import CacheDamagedError, CacheIncompleteError, CacheMissi
 from featcache.recipe import PENULTIMATE, Pooling, Stream, View
 from featcache.store import manifest as manifests
 from featcache.store.files import naming, sha256_file
-from featcache.store.index import Index, opaque, read_index
+from featcache.store.index import Index, look_up, opaque, read_index, sorting
 from featcache.store.manifest import ShardEntry, StreamEntry
+from featcache.store.maps import Maps
 from featcache.store.shards import Shard, map_shard
 
 SHARDS = "shards"
@@ -71,7 +73,7 @@ class StreamReader:
         self.entry = entry
         self._folder = folder
         self._trust = trust
-        self._maps: dict[int, Shard] = {}
+        self._maps = Maps()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,14 +85,21 @@ class StreamReader:
 
     def shard(self, entry: ShardEntry) -> Shard:
         """One shard, mapped; its hash is checked at its first read in each process."""
-        if entry.number not in self._maps:
-            path = shard_path(self._folder, self.entry.stream, entry.number)
+        shard = self._maps.get(entry.number)
+        if shard is None:
             if not self._trust:
-                check_file(path, entry.sha256)
-            self._maps[entry.number] = map_shard(
-                path, self.entry.stream, self.shape, entry.rows, entry.skipped
-            )
-        return self._maps[entry.number]
+                check_file(self._path(entry), entry.sha256)
+            shard = self._mapped(entry)
+            self._maps.keep(entry.number, shard)
+        return shard
+
+    def _path(self, entry: ShardEntry) -> Path:
+        return shard_path(self._folder, self.entry.stream, entry.number)
+
+    def _mapped(self, entry: ShardEntry) -> Shard:
+        """One shard, of as many rows and skips as the manifest says: positions hang on it."""
+        stream = self.entry.stream
+        return map_shard(self._path(entry), stream, self.shape, entry.rows, entry.skipped)
 
     def shards(self) -> Iterator[Shard]:
         """All shards in order."""
@@ -98,21 +107,28 @@ class StreamReader:
 
     @cached_property
     def hashes(self) -> npt.NDArray[np.uint8]:
-        """(rows, 32) uint8 content hashes by position."""
-        return _concatenate([s.hashes for s in self.shards()])
+        """(rows, 32) uint8 content hashes by position.
+
+        They say where to look: a shard is checked before anything is taken from it, so that a cache
+        of any size is opened without reading it all.
+        """
+        return _concatenate([np.array(self._mapped(entry).hashes) for entry in self.entry.shards])
 
     @cached_property
     def skips(self) -> dict[bytes, str]:
         """Why a content has no row, by content hash."""
         return {
             content.tobytes(): reason
-            for shard in self.shards()
+            for shard in self._with_skips()
             for content, reason in zip(shard.skipped, shard.reasons, strict=True)
         }
 
+    def _with_skips(self) -> Iterator[Shard]:
+        return (self.shard(entry) for entry in self.entry.shards if entry.skipped)
+
     @cached_property
     def _skipped(self) -> npt.NDArray[np.void]:
-        return opaque(_concatenate([s.skipped for s in self.shards()]))
+        return opaque(_concatenate([s.skipped for s in self._with_skips()]))
 
     def is_skipped(self, hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
         """(n,) whether each content could not be used, so that it has no row; see `skips`."""
@@ -121,29 +137,37 @@ class StreamReader:
         return np.isin(opaque(hashes), self._skipped)
 
     @cached_property
-    def _sorted(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.intp]]:
-        keys = opaque(self.hashes)
-        order = np.argsort(keys, kind="stable")
-        return keys[order], order
+    def _sorted(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
+        order = sorting(self.hashes)
+        return self.hashes[order], order
 
     def positions(self, hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-        """(n,) position of each content, -1 where it has no row."""
+        """(n,) position of each content, -1 where it has no row.
+
+        Raises:
+            CacheDamagedError: one is not found, and a shard that might have named it is damaged.
+        """
         keys, order = self._sorted
-        if not len(keys):
-            return np.full(len(hashes), -1, np.int64)
-        wanted = opaque(hashes)
-        slots = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(keys[slots] == wanted, order[slots], -1).astype(np.int64)
+        slots, there = look_up(keys, hashes)
+        found = np.full(len(hashes), -1, np.int64)
+        found[there] = order[slots[there]]
+        if not there.all() and not self.is_skipped(hashes[~there]).all():
+            deque(self.shards(), maxlen=0)  # a damaged name must not pass for a row never computed
+        return found
 
     def known(self, *, but_for: range = range(0)) -> npt.NDArray[np.void]:
         """Contents that shards hold or have skipped, some numbers left out."""
+        bounds = np.cumsum([0, *(s.rows for s in self.entry.shards)])
         parts = [
             part
-            for entry in self.entry.shards
+            for entry, first, end in zip(self.entry.shards, bounds, bounds[1:], strict=False)
             if entry.number not in but_for
-            for part in (self.shard(entry).hashes, self.shard(entry).skipped)
+            for part in (self.hashes[first:end], self._skips_of(entry))
         ]
         return opaque(_concatenate(parts))
+
+    def _skips_of(self, entry: ShardEntry) -> npt.NDArray[np.uint8]:
+        return self.shard(entry).skipped if entry.skipped else np.empty((0, 32), np.uint8)
 
     def require(self, positions: npt.NDArray[np.int64]) -> None:
         """Refuse positions of rows that were never computed.

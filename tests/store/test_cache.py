@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from featcache.errors import CacheDamagedError, CacheIncompleteError, CacheMissingError
 from featcache.store.cache import Cache
+from featcache.store.index import look_up, sorting
 
 READ = (
     "import sys; from pathlib import Path; from featcache.store.cache import Cache; "
@@ -105,6 +107,48 @@ def test_a_flipped_byte_is_found_at_the_first_read_of_a_process(cache_folder: Pa
     assert f"{shard}: its bytes are not those that were committed" in found.stderr
     trusting = read_in_a_fresh_process(cache_folder, "trust")
     assert trusting.stdout.strip() == "9"
+
+
+def test_looking_up_reads_no_shard_and_a_name_that_is_not_found_reads_them_all(
+    cache_folder: Path, make
+) -> None:
+    """A damaged name of a row must not pass for a row that was never computed."""
+    damaged, (content,) = names_damaged(cache_folder), make.hashes([7])
+    reader = Cache(cache_folder).stream()
+    others = make.hashes([name for name in range(10) if name not in (3, 7)])
+    assert (reader.positions(others) >= 0).all()
+    with pytest.raises(CacheDamagedError, match=f"{damaged.name}: its bytes are not those"):
+        reader.positions(content[None])
+
+
+def names_damaged(folder: Path) -> Path:
+    """The shard of sample 7, a byte of whose name is another now."""
+    name = hashlib.sha256(b"7").digest()
+    for path in folder.glob("shards/*/*.h5"):
+        if name in (content := path.read_bytes()):
+            path.write_bytes(content.replace(name, b"x" + name[1:]))
+            return path
+    raise AssertionError("no shard has it")
+
+
+def test_a_shard_of_other_rows_than_the_manifest_says_is_damage(cache_folder: Path) -> None:
+    first, _, third = sorted(cache_folder.glob("shards/*/*.h5"))
+    assert first.stat().st_size != third.stat().st_size
+    first.write_bytes(third.read_bytes())
+    with pytest.raises(CacheDamagedError, match=r"holds 2 rows .* where the manifest says [34]"):
+        _ = Cache(cache_folder).stream().hashes
+
+
+def test_twins_and_names_that_begin_alike_are_found(make) -> None:
+    hashes = make.hashes(range(50)).copy()
+    hashes[10:40, :8] = 7
+    keys = hashes[sorting(hashes)]
+    assert [k.tobytes() for k in keys] == sorted(h.tobytes() for h in hashes)
+    wanted = np.concatenate([hashes[::-1], make.hashes(range(50, 60))])
+    slots, there = look_up(keys, wanted)
+    assert there.tolist() == [True] * 50 + [False] * 10
+    assert np.array_equal(keys[slots[there]], wanted[there])
+    assert look_up(keys[:0], wanted)[1].sum() == 0
 
 
 def test_a_file_that_is_gone_is_damage(cache_folder: Path) -> None:
