@@ -279,7 +279,10 @@ def _difference(ours: _Right, theirs: _Right) -> Difference:
     """Of the pictures that both held out."""
     both = [content for content in ours if content in theirs]
     if not both:
-        raise ProbeError("the two probes held no picture in common out, so they say nothing paired")
+        raise ProbeError(
+            "the two probes held no picture in common out, so they say nothing paired; compare "
+            "probes of the same pictures"
+        )
     a, b = (np.array([side[content][0] for content in both]) for side in (ours, theirs))
     groups = np.array([ours[content][1] for content in both])
     found: PairedDifference = compare(a, b, groups)

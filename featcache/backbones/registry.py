@@ -38,6 +38,8 @@ DEFAULT = "efficientnet_lite0"
 Weights = str | os.PathLike[str] | Mapping[str, Tensor] | None
 
 _SEEDS = 1 << 63
+_STATISTICS = ("running_mean", "running_var")
+
 _RANDOM = re.compile(r"random(?::(\d+))?")
 
 
@@ -200,6 +202,7 @@ def _load(
     elif image_size is not None:
         preprocessing = scaled(preprocessing, image_size)
     network, locator = _network(origin, weights, preprocessing.size)
+    _refuse_no_numbers(origin, network)
     tensors = network.state_dict()
     identity = tensors_sha256(tensors)
     parameters = sum(p.numel() for p in network.parameters())
@@ -216,6 +219,21 @@ def _load(
         parameters=parameters,
         _tensors=tensors,
     )
+
+
+def _refuse_no_numbers(origin: Origin, network: nn.Module) -> None:
+    """Refuse weights, statistics of BatchNorm included, that are NaN or infinite.
+
+    Raises:
+        WeightsError: names the first tensor, and says how many there are.
+    """
+    statistics = (b for b in network.named_buffers() if b[0].endswith(_STATISTICS))
+    numbers = (*network.named_parameters(), *statistics)
+    if broken := [name for name, tensor in numbers if not tensor.isfinite().all()]:
+        raise WeightsError(
+            f"{origin.name}: {broken[0]!r} holds NaN or infinity, as do {len(broken)} of its "
+            f"{len(numbers)} tensors; fetch these weights again, or give others with --weights"
+        )
 
 
 def _network(

@@ -21,6 +21,7 @@ from featcache.engines import Engine, available_cores, make_engine
 from featcache.engines.parity import refuse_disparity
 from featcache.errors import BackboneError, ClassifierError, PictureError, WeightsError
 from featcache.extraction.pipeline import Pixels, Unusable
+from featcache.extraction.shards import NOT_FINITE
 from featcache.images.files import read_file
 from featcache.images.loading import pictures_in_order, pixels_of_views
 from featcache.images.sources import content_hash
@@ -160,8 +161,11 @@ class Classifier:
             if isinstance(outcome, Unusable):
                 yield Answer(path, None, outcome.reason)
             else:
-                plain, *crops = next(logits)
-                yield Answer(path, plain, crops=np.array(crops).reshape(-1, len(plain)))
+                plain, *crops = given = next(logits)
+                if np.isfinite(given).all():
+                    yield Answer(path, plain, crops=np.array(crops).reshape(-1, len(plain)))
+                else:
+                    yield Answer(path, None, NOT_FINITE)
 
 
 def _load_file(recipe: Recipe, views: Sequence[View], path: str) -> Pixels | Unusable:

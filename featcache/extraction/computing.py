@@ -23,6 +23,7 @@ from featcache.extraction.profiling import Profile
 from featcache.extraction.scanning import Places, Scan
 from featcache.extraction.selecting import Engines
 from featcache.extraction.shards import ExtractedShard, extract_shard, extract_shards
+from featcache.images.naming import shown
 from featcache.recipe import Stream
 from featcache.store import journal
 from featcache.store import plan as plans
@@ -280,5 +281,5 @@ def refuse_skips(job: Job, skips: Iterable[tuple[str, str]]) -> None:
     if job.strict:
         for path, reason in skips:
             raise PictureError(
-                f"{path}: {reason}; mend or remove it, or leave out --strict to skip it"
+                f"{shown(path)}: {reason}; mend or remove it, or leave out --strict to skip it"
             )

@@ -14,7 +14,7 @@ from featcache.extraction.kept import Kept
 from featcache.extraction.pipeline import blank_pixels, stream_pixels
 from featcache.extraction.scanning import Places
 from featcache.extraction.shards import extract_shard
-from featcache.heads.grid import default_grid
+from featcache.heads.grid import default_grid, differ
 from featcache.heads.ridge import RidgeProblem, solve_ridge
 from featcache.store.cache import StreamReader
 from featcache.store.index import Index, opaque
@@ -109,7 +109,7 @@ def _accuracies(
     """Of leave-one-out ridge regression on either, at the C that suits `expected`."""
     used = labels >= 0
     classes, targets = np.unique(labels[used], return_inverse=True)
-    if len(classes) < 2 or used.sum() < 3 or not np.ptp(expected[used], axis=0).any():
+    if len(classes) < 2 or used.sum() < 3 or not differ([expected[used]]):
         return None, None
     grid = default_grid(expected[used], 7)
     wanted = np.eye(len(classes))[targets]

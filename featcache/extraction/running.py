@@ -17,6 +17,8 @@ from featcache.extraction.kept import Kept
 from featcache.extraction.lowering import Lowering, compare_with_fp32
 from featcache.extraction.profiling import Profile
 from featcache.extraction.scanning import Changes, Scan, compare, scan
+from featcache.heads.grid import differ
+from featcache.images.naming import shown
 from featcache.images.sources import Source
 from featcache.store import journal
 from featcache.store import manifest as manifests
@@ -136,7 +138,7 @@ def _refuse_nothing(source: Source, index: Index) -> None:
         path, reason = next(zip(index.skip_paths, index.skip_reasons, strict=True))
         raise SourceError(
             f"{source.locator['location']}: none of its {len(index.skip_paths)} pictures can "
-            f"be read, the first is {path} ({reason}); mend that, then run again"
+            f"be read, the first is {shown(path)} ({reason}); mend that, then run again"
         )
 
 
@@ -169,7 +171,11 @@ def _summary(
         unread=[(slot.path, why.reason) for slot, why in computing.failed.items()],
         changes=compare(before, index) if before is not None else None,
         passed_over=found.passed_over,
-        warnings=(*found.warnings, *dict.fromkeys(computing.engines.warnings)),
+        warnings=(
+            *found.warnings,
+            *dict.fromkeys(computing.engines.warnings),
+            *(_alike(reader) for reader in readers if computed and _is_alike(reader)),
+        ),
         seconds=time.perf_counter() - started,
         profile=computing.profile,
         engine={
@@ -179,6 +185,19 @@ def _summary(
             "batch_size": used.batch_size,
             "why": first.why if first else "as it was begun",
         },
+    )
+
+
+def _is_alike(reader: StreamReader) -> bool:
+    """Whether a stream has several rows and all are equal, as those of a dead network are."""
+    rows = (shard.features.reshape(len(shard.features), -1) for shard in reader.shards())
+    return len(reader) > 1 and not differ(rows)
+
+
+def _alike(reader: StreamReader) -> str:
+    return (
+        f"all {len(reader)} rows of {reader.entry.stream.cut!r} are equal: the network tells these "
+        "pictures not apart; check its weights"
     )
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from featcache.errors import PictureError
 from featcache.extraction.pipeline import Slot
 from featcache.images.ahead import in_order
+from featcache.images.naming import shown
 from featcache.images.sources import Listing, Sample, Source, content_hash
 from featcache.store.index import NO_GROUP, NO_SPLIT, NO_STAT, SPLITS, Index, hashes_of, opaque
 from featcache.store.strings import Strings
@@ -192,7 +193,7 @@ def _labellings(index: Index, rows: list[int]) -> set[frozenset[str]]:
 
 
 def _pairs(index: Index, groups: list[list[int]]) -> str:
-    named = [" = ".join(index.paths[row] for row in rows[:3]) for rows in groups[:_NAMED]]
+    named = [" = ".join(shown(index.paths[row]) for row in rows[:3]) for rows in groups[:_NAMED]]
     more = len(groups) - len(named)
     return ", ".join(named) + (f" and {more} more" if more > 0 else "")
 

@@ -10,11 +10,15 @@ import numpy.typing as npt
 
 from featcache.errors import ProbeError
 from featcache.evaluation.splits import join_groups
+from featcache.heads.grid import differ
 from featcache.probing.views import ViewChoice, Views, choose_views, fits, read_views
 from featcache.recipe import PENULTIMATE
 from featcache.store.cache import Cache, StreamReader
 from featcache.store.index import Index
 from featcache.store.mapped import MappedRows
+
+_ROWS = 4096
+"""Looked at at a time."""
 
 Bools = npt.NDArray[np.bool_]
 Probabilities = npt.NDArray[np.float64]
@@ -65,7 +69,8 @@ def labelled_rows(
 
     Raises:
         CacheIncompleteError: rows were never computed (an interrupted extraction).
-        ProbeError: no labels, or fewer than two classes; or not those views.
+        ProbeError: no labels, or fewer than two classes; not those views; or rows that are all
+            equal, or no numbers.
     """
     index, reader = cache.index, cache.stream(cut)
     labelled = index.label_counts > 0
@@ -77,12 +82,16 @@ def labelled_rows(
         )
     rows = np.flatnonzero(labelled & ~reader.is_skipped(index.hashes))
     if not len(rows):
+        first = reader.skips[index.hashes[np.argmax(labelled)].tobytes()]
         raise ProbeError(
-            f"{cache.folder}: none of its {labelled.sum()} labelled pictures could be read; "
-            "`featcache info` says why"
+            f"{cache.folder}: none of its {labelled.sum()} labelled pictures could be used, the "
+            f"first since {first!r}; mend the pictures or the weights, and extract again"
         )
     targets, classes = _targets(cache, index, rows)
     features, views = _features(cache, reader, rows, memory, choice or ViewChoice())
+    _refuse_useless(cache, cut, features)
+    if views is not None:
+        _refuse_useless(cache, cut, views.features)
     groups = index.groups[rows] if (index.groups[rows] >= 0).any() else None
     return LabelledRows(
         features=features,
@@ -113,6 +122,26 @@ def _features(
     if not fits(mapped, memory):
         return cast("npt.NDArray[Any]", mapped), None
     return mapped[:].astype(np.float32, copy=False), None
+
+
+def _refuse_useless(cache: Cache, cut: str, features: npt.NDArray[Any]) -> None:
+    """Refuse rows that are no numbers, which no extraction keeps, and rows that are all equal.
+
+    Raises:
+        ProbeError: says how many there are.
+    """
+    blocks = [slice(start, start + _ROWS) for start in range(0, len(features), _ROWS)]
+    broken = sum(int((~np.isfinite(features[b]).all(axis=1)).sum()) for b in blocks)
+    if broken:
+        raise ProbeError(
+            f"{cache.folder}: {broken} of {len(features)} rows of {cut!r} are NaN or infinite, "
+            "which featcache never keeps; extract into another --out"
+        )
+    if not differ(features[block] for block in blocks):
+        raise ProbeError(
+            f"{cache.folder}: all {len(features)} rows of {cut!r} are equal, so that nothing can "
+            "be told apart by them; check the backbone's weights, or probe another --cut"
+        )
 
 
 def _targets(

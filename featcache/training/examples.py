@@ -64,7 +64,8 @@ class Examples:
             )
         if not 0 <= self.positions.min() <= self.positions.max() < rows:
             raise TrainingError(
-                f"positions from {self.positions.min()} to {self.positions.max()} of {rows} rows"
+                f"positions from {self.positions.min()} to {self.positions.max()} of {rows} rows; "
+                f"give them from 0 to {rows - 1}"
             )
 
     def __len__(self) -> int:
