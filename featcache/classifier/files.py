@@ -8,7 +8,7 @@ units before the head, if there are any; the backbone's own tensors only if aske
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +23,7 @@ from featcache.errors import ClassifierError
 from featcache.heads.hidden import HiddenUnits
 from featcache.heads.linear import LinearHead, Loss
 from featcache.recipe import Recipe, Stream, canonical_json, sha256_json
-from featcache.store.files import make_folder, write_durably
+from featcache.store.files import make_folder, remove_abandoned, write_durably
 
 FORMAT, TUNED_FORMAT = 1, 2
 """Versions of the file: with a head alone, and with a tuned tail or hidden units beside it."""
@@ -106,14 +106,15 @@ def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, tor
     return {prefix + name: tensor.clone().contiguous() for name, tensor in tensors.items()}
 
 
-def write(path: Path, content: bytes) -> None:
-    """Put a .fc file in place, durably.
+def write(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
+    """Put a .fc file in place, durably, once a check of it under another name raises nothing.
 
     Raises:
         StoreError, DiskSpaceError: by path.
     """
     make_folder(path.absolute().parent)
-    write_durably(path, content)
+    remove_abandoned(path)
+    write_durably(path, content, check)
 
 
 def read(path: Path) -> ClassifierFile:

@@ -19,7 +19,6 @@ from featcache.extraction.pipeline import Pixels, Slot, Unusable, load
 from featcache.heads.linear import CERTAIN_LOGIT
 from featcache.images.sources import Source
 from featcache.recipe import Precision, Stream
-from featcache.store.files import naming, sync_folder
 
 ROWS = 32
 """Real rows that are run from pixels."""
@@ -91,18 +90,14 @@ def save_checked(
         SourceMissingError: the pictures are gone, so it cannot be checked.
         StoreError: it cannot be written there.
     """
-    encoded = files.encode(content)
-    draft = path.with_name(f".tmp-check-{path.name}")
-    files.write(draft, encoded)
-    try:
-        parity = measure(join(files.read(draft)), rows)
-        _refuse_unlike(path, parity, tolerance(content.stream, content.recipe.precision))
-        with naming(path):
-            draft.replace(path)
-            sync_folder(path.absolute().parent)
-    finally:
-        draft.unlink(missing_ok=True)
-    return parity
+    found: list[Parity] = []
+
+    def check(draft: Path) -> None:
+        found.append(measure(join(files.read(draft)), rows))
+        _refuse_unlike(path, found[0], tolerance(content.stream, content.recipe.precision))
+
+    files.write(path, files.encode(content), check)
+    return found[0]
 
 
 def tolerance(stream: Stream, precision: Precision = "fp32") -> float:

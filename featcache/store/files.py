@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
+import secrets
 import stat
-from collections.abc import Generator
+import sys
+import time
+from collections.abc import Callable, Generator
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
 from featcache.errors import CacheDamagedError, DiskSpaceError, StoreError
 
@@ -21,6 +26,32 @@ _PLAINLY = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 )
 """Flags of opening what may be anything; those that a system does not know are left out."""
+
+_OF_THE_NAME = 50
+"""Characters of a name that a temporary one ends with: both must fit 255 bytes."""
+
+_ABANDONED_SECONDS = 24 * 3600
+"""Nobody takes so long to write a file."""
+
+_NO_SUCH_THING = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What file systems say that cannot sync a folder: some of networks do so with every rename."""
+
+_OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+_ADVICE = {
+    errno.EIO: "Check the disk",
+    errno.EMFILE: "Raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "Raise the system's limit of open files, or close what holds them",
+    errno.ENAMETOOLONG: "Give a shorter name",
+    errno.ESTALE: "Mount the network's file system again",
+}
+
+_MANY_FILES = 1 << 16
+
+Result = TypeVar("Result")
+
+_settled: set[Path] = set()
+"""Folders that this process knows to be durable."""
 
 
 def open_regular(path: Path) -> FileIO:
@@ -103,21 +134,36 @@ def sha256_file(path: Path) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder durable (a no-op where folders cannot be opened)."""
+    """Make renames inside a folder durable (a no-op where folders cannot be opened or synced)."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_THING:
+            raise
     finally:
         os.close(descriptor)
 
 
-def write_durably(path: Path, content: bytes | memoryview) -> str:
+def temporary_name(path: Path) -> Path:
+    """A name beside a file's that no one else uses, and that no reader looks at."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[-_OF_THE_NAME:]}")
+
+
+def write_durably(
+    path: Path, content: bytes | memoryview, check: Callable[[Path], None] | None = None
+) -> str:
     """Write a file under a temporary name, check it, and rename it into place.
 
     The bytes are flushed and fsynced, read back and compared, renamed, and the folder is
     fsynced: after this returns, a crash no longer costs the file.
+
+    Args:
+        path: where it is to be.
+        content: its bytes.
+        check: called with where it is before it is put in place; what it raises keeps it out.
 
     Returns:
         Hex sha256 of the bytes.
@@ -128,21 +174,24 @@ def write_durably(path: Path, content: bytes | memoryview) -> str:
         StoreError: any other fault of the file system, by path.
     """
     expected = hashlib.sha256(content).hexdigest()
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
-    with naming(path):
-        try:
-            _write_and_check(temporary, content, expected)
+    temporary = temporary_name(path)
+    try:
+        with naming(path):
+            _write_and_compare(temporary, content, expected)
+        if check:
+            check(temporary)
+        with naming(path):
             temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    with naming(path):
         sync_folder(path.parent)
     return expected
 
 
-def _write_and_check(path: Path, content: bytes | memoryview, expected: str) -> None:
-    path.unlink(missing_ok=True)  # of a killed writer, or a link that leads somewhere else
+def _write_and_compare(path: Path, content: bytes | memoryview, expected: str) -> None:
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -165,21 +214,70 @@ def naming(path: Path) -> Generator[None, None, None]:
             raise DiskSpaceError(
                 f"{path}: the disk is full; what was finished is kept. Free some space, run again"
             ) from error
+        advice = _ADVICE.get(error.errno or 0, "Check the folder and its permissions")
         raise StoreError(
-            f"{path}: {error.strerror or error}; what was finished is kept. "
-            "Check the folder and its permissions, then run again"
+            f"{path}: {error.strerror or error}; what was finished is kept. {advice}, then run "
+            "again"
         ) from error
 
 
+def with_more_files(call: Callable[[], Result]) -> Result:
+    """Call what opens files and keeps them open; where too many are, allow more and call again.
+
+    A map keeps its file open, and a large cache has more shards than the usual limit of 1024, which
+    a process may raise as far as the system lets.
+    """
+    try:
+        return call()
+    except StoreError as error:
+        if getattr(error.__cause__, "errno", None) != errno.EMFILE or not _allow_more_files():
+            raise
+        return call()
+
+
+def _allow_more_files() -> bool:
+    """Raise the limit of open files; false where that is not possible."""
+    if sys.platform == "win32":
+        return False
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if soft >= most:
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return True
+    return False
+
+
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents, each durable."""
-    if folder.is_dir():
+    """Create a folder and its parents, each durable.
+
+    One that is there is synced too, when a process meets it first: who made it may have been killed
+    before. Each is synced before anything is made in it, so its parents are.
+    """
+    folder = folder.absolute()
+    there = folder.is_dir()
+    if there and folder in _settled:
         return
     with naming(folder):
-        if not folder.parent.is_dir():
+        if there:
+            _sync_within_reach(folder.parent)
+        else:
             make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
+    _settled.add(folder)
+
+
+def _sync_within_reach(folder: Path) -> None:
+    """Sync a folder that may be someone else's; what cannot be written has nothing to sync."""
+    try:
+        sync_folder(folder)
+    except OSError as error:
+        if error.errno not in _OUT_OF_REACH:
+            raise
 
 
 def remove_leftovers(*folders: Path) -> int:
@@ -189,3 +287,12 @@ def remove_leftovers(*folders: Path) -> int:
         with naming(path):
             path.unlink(missing_ok=True)
     return len(leftovers)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of writing one file, where no lock tells who is at it."""
+    before = time.time() - _ABANDONED_SECONDS
+    for left in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name[-_OF_THE_NAME:])}"):
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < before:
+                left.unlink()

@@ -5,13 +5,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from featcache.errors import CacheDamagedError, DiskSpaceError, StoreError
 from featcache.store import files
-from featcache.store.files import make_folder, remove_leftovers, sha256_file, write_durably
+from featcache.store.files import (
+    make_folder,
+    remove_abandoned,
+    remove_leftovers,
+    sha256_file,
+    write_durably,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -43,7 +52,84 @@ def test_the_order_is_write_sync_rename_sync_folder(
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "replace", renamed)
     write_durably(tmp_path / "x", b"content")
+    chosen = re.compile(r"\.tmp-[0-9a-f]{8}-x")
+    steps = [chosen.sub(".tmp-x", step) for step in steps]
     assert steps == ["sync .tmp-x", "rename .tmp-x x", f"sync {tmp_path.name}"]
+
+
+def test_two_that_write_one_file_do_not_write_into_each_other(tmp_path: Path) -> None:
+    def other(draft: Path) -> None:
+        assert draft.read_bytes() == b"one"
+        write_durably(tmp_path / "x", b"the other")
+        assert draft.read_bytes() == b"one"
+
+    write_durably(tmp_path / "x", b"one", other)
+    assert (tmp_path / "x").read_bytes() == b"one"
+    assert names(tmp_path) == ["x"]
+
+
+def test_what_a_check_refuses_is_not_put_in_place(tmp_path: Path) -> None:
+    write_durably(tmp_path / "x", b"old")
+    with pytest.raises(ZeroDivisionError):
+        write_durably(tmp_path / "x", b"new", lambda draft: 1 // 0)
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert names(tmp_path) == ["x"]
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
+    path = tmp_path / ("\N{SNOWMAN}" * 85)
+    write_durably(path, b"content")
+    assert path.read_bytes() == b"content"
+
+
+def test_what_was_abandoned_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    old, new, other = (tmp_path / f".tmp-{n:08x}-{name}" for n, name in enumerate(["x", "x", "y"]))
+    for path in (old, new, other):
+        path.write_bytes(b"")
+    for path in (old, other):
+        os.utime(path, (time.time() - 90_000,) * 2)
+    remove_abandoned(tmp_path / "x")
+    assert names(tmp_path) == sorted([new.name, other.name])
+
+
+def test_folders_that_cannot_be_synced_are_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def unable(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", unable)
+    make_folder(tmp_path / "below")
+    write_durably(tmp_path / "below" / "x", b"content")
+    assert (tmp_path / "below" / "x").read_bytes() == b"content"
+
+
+def test_a_folder_that_a_killed_process_made_is_synced_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()  # and killed, before the folder it lies in was synced
+    synced: list[str] = []
+    monkeypatch.setattr(files, "sync_folder", lambda folder: synced.append(folder.name))
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path.name, "a"]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EIO, "Check the disk, then run again"),
+        (errno.EMFILE, r"Raise the limit of open files \(`ulimit -n`\), then run again"),
+        (errno.EACCES, "Check the folder and its permissions, then run again"),
+    ],
+)
+def test_what_to_do_depends_on_the_fault(tmp_path: Path, number: int, advice: str) -> None:
+    with pytest.raises(StoreError, match=advice), files.naming(tmp_path):
+        raise OSError(number, os.strerror(number))
 
 
 def full(*_: object) -> None:
