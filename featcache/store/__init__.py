@@ -2,6 +2,7 @@
 
     files      durable writing: temporary name, fsync, rename, fsync of the folder
     locks      one writer at a time
+    leases     the same where a file system has no locks
     documents  JSON files that carry their own digest
     hdf5       plain HDF5 files of contiguous, aligned arrays; the only file that imports h5py
     layout     a strict reader of those, and of no other HDF5 files

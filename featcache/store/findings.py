@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy.typing as npt
 
-from featcache.errors import CacheDamagedError, CacheMissingError
+from featcache.errors import CacheDamagedError, CacheMissingError, StoreError
 from featcache.store import documents, hdf5
 from featcache.store.files import (
     make_folder,
@@ -38,15 +38,20 @@ def write_findings(
     """Keep a result under its identity, in the place of an earlier one.
 
     Raises:
+        CacheMissingError: the folder is gone.
         CacheBusyError: another process writes results, and does not come to an end.
     """
+    if not folder.is_dir():
+        raise CacheMissingError(f"{folder}: the cache is gone; the result is not kept")
     place = folder / RESULTS / identity
     content = hdf5.encode(rows, {"kind": "featcache result"})
     sha256 = hashlib.sha256(content).hexdigest()
     make_folder(place)
-    with locked(folder / RESULTS, wait=_WAIT_SECONDS):
+    with locked(folder / RESULTS, wait=_WAIT_SECONDS) as hold:
+        remove_leftovers(place)
         file = _rows_file(place, sha256)
         write_durably(file, content)
+        hold.check()
         write_durably(place / _RECORD, documents.encode({"rows_sha256": sha256, "record": record}))
         for old in set(place.glob("rows-*.h5")) - {file}:
             with naming(old):
@@ -65,11 +70,20 @@ def read_findings(
     """
     place = folder / RESULTS / identity
     record, sha256 = _read_record(folder, place)
-    file = _rows_file(place, sha256)
+    while True:
+        try:
+            return record, _read_rows(_rows_file(place, sha256), sha256)
+        except StoreError:
+            before, (record, sha256) = sha256, _read_record(folder, place)
+            if sha256 == before:  # else it was replaced by a probe beside
+                raise
+
+
+def _read_rows(file: Path, sha256: str) -> dict[str, npt.NDArray[Any]]:
     with naming(file):
         if not file.exists() or sha256_file(file) != sha256:
             raise CacheDamagedError(f"{file}: not the rows that were written; probe again")
-    return record, hdf5.map_arrays(file)
+        return hdf5.map_arrays(file)
 
 
 def list_findings(folder: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -267,9 +267,16 @@ class Manifest:
         )
 
 
-def commit(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest atomically and durably, with its own digest inside."""
-    write_durably(folder / MANIFEST, documents.encode(manifest.to_dict()))
+def commit(folder: Path, manifest: Manifest, check: Callable[[], None]) -> None:
+    """Replace the manifest atomically and durably, with its own digest inside.
+
+    Args:
+        folder: the cache.
+        manifest: what is to be in force.
+        check: called right before it is; what it raises keeps it out.
+    """
+    content = documents.encode(manifest.to_dict())
+    write_durably(folder / MANIFEST, content, lambda draft: check())
 
 
 def load(folder: Path) -> Manifest:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from featcache.errors import CacheDamagedError, CacheMissingError, StoreError
-from featcache.store.files import naming
+from featcache.store.files import make_folder, naming
 from featcache.store.findings import read_findings, write_findings
 
 SWEEPS = "sweeps"
@@ -31,7 +31,7 @@ class Steps:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self._folder = folder / SWEEPS / key
+        self._cache, self._folder = folder, folder / SWEEPS / key
 
     def read(self, name: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]] | None:
         """A step's record and arrays; None where it was not finished, or is damaged."""
@@ -45,6 +45,8 @@ class Steps:
     ) -> None:
         """Keep a step; a cache that cannot be written is swept all the same."""
         try:
+            if self._cache.is_dir():
+                make_folder(self._folder)
             write_findings(self._folder, name, record, rows)
         except StoreError as error:
             log.info("step %s not kept: %s", name, error)

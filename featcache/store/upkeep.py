@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from featcache.recipe import View
 from featcache.store import manifest as manifests
 from featcache.store.cache import SHARDS, shard_path
 from featcache.store.calibration import CALIBRATION, read_calibration
-from featcache.store.files import naming, remove_leftovers, sha256_file
+from featcache.store.files import naming, remove_leftovers, sha256_file, sync_folder
 from featcache.store.findings import (
     RESULTS,
     list_findings,
@@ -66,6 +67,9 @@ def verify_files(folder: Path) -> tuple[int, int, list[Damage]]:
     manifest = manifests.load(folder)
     committed, results = [*_committed(folder, manifest)], list_findings(folder)
     damage = [found for _, found in committed if found is not None]
+    if damage:  # what another process pruned meanwhile is no damage
+        still = {str(path) for path in _named(folder, manifests.load(folder))}
+        damage = [found for found in damage if found.path in still]
     damage += _calibration(folder, manifest)
     damage += (found for found in (_result(folder, name) for name in results) if found is not None)
     return len(committed) + len(results), sum(size for size, _ in committed), damage
@@ -83,8 +87,8 @@ def drop_damage(folder: Path) -> list[Damage]:
         CacheBusyError: another process writes the cache.
     """
     manifests.load(folder)
-    with locked(folder):
-        writer = Writer(folder, manifests.load(folder))
+    with locked(folder) as hold:
+        writer = Writer(folder, manifests.load(folder), hold)
         damage, manifest = verify_files(folder)[2], writer.manifest
         for found in damage:
             if found.stream and found.shard:
@@ -166,13 +170,13 @@ def prune_files(folder: Path) -> Pruned:
         CacheBusyError: another process writes it.
     """
     manifests.load(folder)
-    with locked(folder):
+    with locked(folder) as hold:
         before = _size(folder)
-        writer = Writer(folder, manifests.load(folder))
+        writer = Writer(folder, manifests.load(folder), hold)
         index = writer.index()
         rows = sum(_prune_stream(writer, key, index) for key in list(writer.manifest.streams))
         leftovers = remove_leftovers(folder, *(folder / SHARDS).glob("*"))
-        files = leftovers + remove_unfinished(folder) + _remove_unnamed(folder, writer.manifest)
+        files = leftovers + remove_unfinished(folder) + _remove_unnamed(writer)
         return Pruned(files, rows, remove_steps(folder), max(before - _size(folder), 0))
 
 
@@ -218,22 +222,35 @@ def _replace_shard(writer: Writer, key: str, old: ShardEntry, rest: Shard) -> No
     writer.commit(writer.manifest.with_stream(replace(entry, shards=others + added)))
 
 
-def _remove_unnamed(folder: Path, manifest: Manifest) -> int:
-    named = {
-        shard_path(folder, e.stream, s.number) for e in manifest.streams.values() for s in e.shards
-    }
-    if manifest.index:
-        named.add(folder / manifest.index.file)
-    unnamed = [
-        path
-        for path in (*folder.glob("index-*.h5"), *(folder / SHARDS).glob("*/*.h5"))
-        if path not in named
-    ]
+def _remove_unnamed(writer: Writer) -> int:
+    """Remove files that the manifest in force does not name; returns how many.
+
+    It may be one that a killed process put in place: it must last before what others named goes.
+    """
+    folder = writer.folder
+    with naming(folder):
+        sync_folder(folder)
+    named = _named(folder, writer.manifest)
+    files = (*folder.glob("index-*.h5"), *(folder / SHARDS).glob("*/*.h5"))
+    unnamed = [path for path in files if path not in named]
     for path in unnamed:
+        writer.hold.check()
         with naming(path):
             path.unlink()
     return len(unnamed)
 
 
+def _named(folder: Path, manifest: Manifest) -> set[Path]:
+    """The files of a manifest."""
+    entries = manifest.streams.values()
+    shards = {shard_path(folder, e.stream, s.number) for e in entries for s in e.shards}
+    return shards | ({folder / manifest.index.file} if manifest.index else set())
+
+
 def _size(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    """Bytes of all files; those that a probe beside removes meanwhile are none."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size

@@ -24,11 +24,13 @@ from featcache.store.files import (
     naming,
     refuse_links,
     remove_leftovers,
+    sync_folder,
     write_durably,
 )
 from featcache.store.index import Index, hashes_of, opaque, read_index, write_index
 from featcache.store.journal import JOURNAL
-from featcache.store.locks import LOCK, locked
+from featcache.store.leases import LEASE
+from featcache.store.locks import LOCK, Hold, locked
 from featcache.store.manifest import IndexEntry, Manifest, Plan, ShardEntry, StreamEntry
 from featcache.store.shards import Shard, encode_shard, said_to_hold
 
@@ -38,9 +40,10 @@ _SPARE_BYTES = 64 << 20
 class Writer:
     """The one process that may change a cache; made by `writing`."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, hold: Hold) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.hold = hold
         self._readers: dict[str, StreamReader] = {}
 
     def reader(self, key: str) -> StreamReader:
@@ -53,7 +56,7 @@ class Writer:
     def commit(self, manifest: Manifest) -> None:
         """Make a manifest the one in force, if it differs."""
         if manifest != self.manifest or not (self.folder / manifests.MANIFEST).exists():
-            manifests.commit(self.folder, manifest)
+            manifests.commit(self.folder, manifest, self.hold.check)
             self.manifest = manifest
 
     def index(self) -> Index | None:
@@ -110,6 +113,7 @@ class Writer:
 
     def write_shard(self, stream: Stream, number: int, shard: Shard) -> ShardEntry:
         """Write a shard's file durably; it is in force once a manifest with the entry is."""
+        self.hold.check()
         path = shard_path(self.folder, stream, number)
         make_folder(path.parent)
         sha256 = write_durably(path, encode_shard(stream, shard))
@@ -177,14 +181,16 @@ def writing(
     refuse_foreign_folder(folder)
     make_folder(folder)
     refuse_links(folder)
-    with locked(folder):
+    with locked(folder) as hold:
+        with naming(folder):
+            sync_folder(folder)  # a manifest that a killed process put in place is in force
         remove_leftovers(folder, *(folder / SHARDS).glob("*"))
         try:
             manifest = manifests.load(folder)
         except CacheMissingError:
             manifest = Manifest(recipe, dict(backbone), dict(source))
         refuse_mismatch(folder, manifest, recipe, source, replace_source=replace_source)
-        yield Writer(folder, manifest)
+        yield Writer(folder, manifest, hold)
 
 
 def refuse_foreign_folder(folder: Path) -> None:
@@ -200,9 +206,8 @@ def refuse_foreign_folder(folder: Path) -> None:
     with naming(folder):
         present = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     ours = (LOCK, SHARDS, JOURNAL, CALIBRATION)
-    foreign = [
-        name for name in present if name not in ours and not name.startswith((TEMPORARY, "index-"))
-    ]
+    starts = (TEMPORARY, LEASE, "index-")
+    foreign = [name for name in present if name not in ours and not name.startswith(starts)]
     if foreign:
         raise CacheMismatchError(
             f"{folder}: is not a cache and not empty (it holds {foreign[0]!r}); "

@@ -16,7 +16,7 @@ from featcache.store.manifest import Manifest
 def test_a_round_trip_changes_nothing(cache_folder: Path, tmp_path: Path) -> None:
     manifest = manifests.load(cache_folder)
     assert Manifest.from_dict(json.loads(json.dumps(manifest.to_dict()))) == manifest
-    manifests.commit(tmp_path, manifest)
+    manifests.commit(tmp_path, manifest, lambda: None)
     assert (tmp_path / "manifest.json").read_bytes() == (
         cache_folder / "manifest.json"
     ).read_bytes()
