@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import CacheDamagedError, CacheIncompleteError, CacheMissingError
+from featcache.errors import (
+    CacheBusyError,
+    CacheDamagedError,
+    CacheIncompleteError,
+    CacheMissingError,
+)
 from featcache.recipe import PENULTIMATE, Pooling, Stream, View
 from featcache.store import manifest as manifests
 from featcache.store.files import naming, sha256_file
 from featcache.store.index import Index, look_up, opaque, read_index, sorting
-from featcache.store.manifest import ShardEntry, StreamEntry
+from featcache.store.manifest import Manifest, ShardEntry, StreamEntry
 from featcache.store.maps import Maps
 from featcache.store.shards import Shard, map_shard
 
@@ -63,6 +69,21 @@ def check_file(path: Path, sha256: str) -> None:
         _checked.add(key)
 
 
+@contextmanager
+def _unless_removed(
+    folder: Path, still_named: Callable[[Manifest], bool]
+) -> Generator[None, None, None]:
+    """Tell of a file that is gone since the cache was opened, because nothing names it any more."""
+    try:
+        yield
+    except CacheDamagedError as error:
+        if still_named(manifests.load(folder)):
+            raise
+        raise CacheBusyError(
+            f"{folder}: another process removed rows while they were read; run again"
+        ) from error
+
+
 class StreamReader:
     """The committed rows of one stream.
 
@@ -88,7 +109,8 @@ class StreamReader:
         shard = self._maps.get(entry.number)
         if shard is None:
             if not self._trust:
-                check_file(self._path(entry), entry.sha256)
+                with self._unless_removed(entry):
+                    check_file(self._path(entry), entry.sha256)
             shard = self._mapped(entry)
             self._maps.keep(entry.number, shard)
         return shard
@@ -99,7 +121,15 @@ class StreamReader:
     def _mapped(self, entry: ShardEntry) -> Shard:
         """One shard, of as many rows and skips as the manifest says: positions hang on it."""
         stream = self.entry.stream
-        return map_shard(self._path(entry), stream, self.shape, entry.rows, entry.skipped)
+        with self._unless_removed(entry):
+            return map_shard(self._path(entry), stream, self.shape, entry.rows, entry.skipped)
+
+    def _unless_removed(self, entry: ShardEntry) -> AbstractContextManager[None]:
+        return _unless_removed(self._folder, lambda now: self._names(now, entry))
+
+    def _names(self, manifest: Manifest, entry: ShardEntry) -> bool:
+        now = manifest.streams.get(self.entry.stream.key)
+        return now is not None and entry in now.shards
 
     def shards(self) -> Iterator[Shard]:
         """All shards in order."""
@@ -228,9 +258,10 @@ class Cache:
                 f"{self.folder}: nothing was extracted yet; run `featcache extract`"
             )
         path = self.folder / entry.file
-        if not self._trust:
-            check_file(path, entry.sha256)
-        return read_index(path)
+        with _unless_removed(self.folder, lambda now: now.index == entry):
+            if not self._trust:
+                check_file(path, entry.sha256)
+            return read_index(path)
 
     def stream(
         self,

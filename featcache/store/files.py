@@ -9,12 +9,10 @@ import hashlib
 import os
 import secrets
 import stat
-import sys
 import time
 from collections.abc import Callable, Generator
 from io import FileIO
 from pathlib import Path
-from typing import TypeVar
 
 from featcache.errors import CacheDamagedError, DiskSpaceError, StoreError
 
@@ -45,10 +43,6 @@ _ADVICE = {
     errno.ENAMETOOLONG: "Give a shorter name",
     errno.ESTALE: "Mount the network's file system again",
 }
-
-_MANY_FILES = 1 << 16
-
-Result = TypeVar("Result")
 
 _settled: set[Path] = set()
 """Folders that this process knows to be durable."""
@@ -219,36 +213,6 @@ def naming(path: Path) -> Generator[None, None, None]:
             f"{path}: {error.strerror or error}; what was finished is kept. {advice}, then run "
             "again"
         ) from error
-
-
-def with_more_files(call: Callable[[], Result]) -> Result:
-    """Call what opens files and keeps them open; where too many are, allow more and call again.
-
-    A map keeps its file open, and a large cache has more shards than the usual limit of 1024, which
-    a process may raise as far as the system lets.
-    """
-    try:
-        return call()
-    except StoreError as error:
-        if getattr(error.__cause__, "errno", None) != errno.EMFILE or not _allow_more_files():
-            raise
-        return call()
-
-
-def _allow_more_files() -> bool:
-    """Raise the limit of open files; false where that is not possible."""
-    if sys.platform == "win32":
-        return False
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
-    if soft >= most:
-        return False
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        return True
-    return False
 
 
 def make_folder(folder: Path) -> None:
