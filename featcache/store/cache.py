@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +106,13 @@ class StreamReader:
 
     def shard(self, entry: ShardEntry) -> Shard:
         """One shard, mapped; its hash is checked at its first read in each process."""
-        shard = self._maps.get(entry.number)
-        if shard is None:
-            if not self._trust:
-                with self._unless_removed(entry):
-                    check_file(self._path(entry), entry.sha256)
-            shard = self._mapped(entry)
-            self._maps.keep(entry.number, shard)
-        return shard
+        return self._maps.get(entry.number, partial(self._checked, entry))
+
+    def _checked(self, entry: ShardEntry) -> Shard:
+        if not self._trust:
+            with self._unless_removed(entry):
+                check_file(self._path(entry), entry.sha256)
+        return self._mapped(entry)
 
     def _path(self, entry: ShardEntry) -> Path:
         return shard_path(self._folder, self.entry.stream, entry.number)

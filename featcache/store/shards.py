@@ -83,7 +83,10 @@ def map_shard(path: Path, stream: Stream, shape: tuple[int, ...], rows: int, ski
         and len(shard.reasons) == skips
     )
     if not fits:
-        raise CacheDamagedError(f"{path}: its arrays do not belong to stream {stream.key[:12]}")
+        raise CacheDamagedError(
+            f"{path}: its arrays are not the {rows} rows and {skips} skips of stream "
+            f"{stream.key[:12]} that the manifest names; `featcache repair` computes them again"
+        )
     return shard
 
 

@@ -217,5 +217,5 @@ def test_rows_of_another_shape_are_not_served(cache_folder: Path, make, hold) ->
     """A row of one number would be broadcast to five."""
     forge(cache_folder, lambda body: entry(body).update(shape=[1]))
     reader = Cache(cache_folder).stream()
-    with pytest.raises(FeatcacheError, match="do not belong to stream"):
+    with pytest.raises(FeatcacheError, match=r"not the \d+ rows and \d+ skips of stream"):
         reader.read(np.arange(2))
