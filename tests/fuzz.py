@@ -146,12 +146,24 @@ def _deep(levels: int) -> Any:
     return value
 
 
+DEEP = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+"""In the place of what is nested deeper than Python writes."""
+
+
 def text_of(body: Any) -> bytes:
-    """The bytes of a document with its digest; nested deeper than Python writes it, plain JSON."""
+    """The bytes of a document with its digest."""
     try:
         return documents.encode(body)
     except (RecursionError, ValueError):
-        return b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+        return DEEP
+
+
+def plain_text(value: Any) -> bytes:
+    """JSON."""
+    try:
+        return json.dumps(value).encode()
+    except (RecursionError, ValueError):
+        return DEEP
 
 
 class Mutant:
@@ -247,7 +259,7 @@ class Classifier:
             header["__metadata__"]["featcache"] = self.signed(altered_json(description, rng))
         if kind == 3:
             tensors = altered_bytes(tensors, rng)
-        text = json.dumps(header).encode("utf-8", "surrogatepass")
+        text = plain_text(header)
         self.file.write_bytes(struct.pack("<Q", len(text)) + text + tensors)
 
     def signed(self, description: Any) -> str:

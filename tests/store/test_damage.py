@@ -92,7 +92,7 @@ def test_a_bit_anywhere_is_found(cache_folder: Path, forget, tried) -> None:
 
 @pytest.mark.slow
 def test_a_bit_at_very_many_places_is_found(cache_folder: Path, forget, tried) -> None:
-    find_flips(cache_folder, 1500, forget, tried)
+    find_flips(cache_folder, 1000, forget, tried)
 
 
 def test_what_was_read_once_is_not_hashed_again(cache_folder: Path, forget, monkeypatch) -> None:
