@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from featcache.store.cache import Cache
 from featcache.store.findings import list_findings, write_findings
 from featcache.store.upkeep import drop_damage
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("one_thread")]
 
 SEES = "what was dropped, what was computed again, and exit 1 if something is missing"
 
@@ -51,15 +51,45 @@ def index_of(folder: Path) -> Path:
     return folder / (entry.file if entry else "")
 
 
-@pytest.fixture
-def cache(class_folders: Path, extract_light: Callable[..., Any], one_thread: None) -> Path:
+def extracted_twice(pictures: Path, jpegs: dict[str, bytes], light: dict[str, Any]) -> Path:
     """36 pictures and an inner cut of them, in two plans: those of "sky" came later."""
-    later = class_folders.parent / "sky"
-    shutil.move(class_folders / "sky", later)
-    options = {"shard_rows": 8, "batch_size": 4, "cuts": ("layer1.0",)}
-    extract_light(class_folders, **options)
-    shutil.move(later, class_folders / "sky")
-    return Path(extract_light(class_folders, **options).cache)
+    out = pictures.with_name("cache")
+    for later in (False, True):
+        for path, content in jpegs.items():
+            if path.startswith("sky/") == later:
+                (pictures / path).parent.mkdir(parents=True, exist_ok=True)
+                (pictures / path).write_bytes(content)
+        api.extract(pictures, out=out, shard_rows=8, batch_size=4, cuts=("layer1.0",), **light)
+    return out
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, jpegs: dict[str, bytes], light: dict[str, Any]
+) -> tuple[Path, Path]:
+    """Pictures, and their cache. Both are to be left as they are."""
+    pictures = tmp_path_factory.mktemp("repaired") / "pictures"
+    return pictures, extracted_twice(pictures, jpegs, light)
+
+
+@pytest.fixture
+def pictures(made: tuple[Path, Path]) -> Path:
+    return made[0]
+
+
+@pytest.fixture
+def cache(made: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A copy of the cache, to be changed as one likes."""
+    return shutil.copytree(made[1], tmp_path / "cache")
+
+
+@pytest.fixture
+def gone(pictures: Path) -> Iterator[Callable[[], object]]:
+    """Hides the pictures; gives what brings them back."""
+    hidden = pictures.rename(pictures.with_name("hidden"))
+    yield lambda: hidden.rename(pictures)
+    if hidden.exists():
+        hidden.rename(pictures)
 
 
 Harm = Callable[[Path], object]
@@ -128,7 +158,7 @@ def test_a_dry_run_changes_nothing(cache: Path) -> None:
 
 
 def test_derived_activations_are_derived_again(
-    class_folders: Path, extract_light: Callable[..., Any], one_thread: None, tried
+    class_folders: Path, extract_light: Callable[..., Any], tried
 ) -> None:
     """Also where the deeper ones that they came from were damaged, too."""
     first = Cache(Path(extract_light(class_folders).cache))
@@ -156,11 +186,10 @@ def test_derived_activations_are_derived_again(
 
 
 def test_without_the_pictures_the_rest_is_kept_and_can_be_mended_later(
-    cache: Path, class_folders: Path, tried
+    cache: Path, gone: Callable[[], object], tried
 ) -> None:
     whole, before = contents(cache), Cache(cache).stream()
     rows = before.read(np.arange(len(before)))
-    hidden = class_folders.rename(class_folders.with_name("hidden"))
     bad = next((cache / "shards" / before.entry.stream.key[:16]).glob("*1.h5"))
     flip(bad)
     found = api.repair(cache)
@@ -171,7 +200,7 @@ def test_without_the_pictures_the_rest_is_kept_and_can_be_mended_later(
     there = positions >= 0
     assert there.sum() == len(before) - 8
     assert np.array_equal(left.read(positions[there]), rows[there])
-    hidden.rename(class_folders)
+    gone()
     again = api.repair(cache)
     assert (again.damaged, again.computed, again.whole) == ((), 8, True)
     assert contents(cache) == whole
@@ -179,9 +208,8 @@ def test_without_the_pictures_the_rest_is_kept_and_can_be_mended_later(
 
 
 def test_without_the_pictures_a_damaged_index_stays_and_is_named(
-    cache: Path, class_folders: Path
+    cache: Path, gone: Callable[[], object]
 ) -> None:
-    hidden = class_folders.rename(class_folders.with_name("hidden"))
     whole = contents(cache)
     flip(index_of(cache))
     found = api.repair(cache)
@@ -190,28 +218,30 @@ def test_without_the_pictures_a_damaged_index_stays_and_is_named(
     assert "the pictures are no longer there" in found.reasons[0]
     with pytest.raises(CacheDamagedError):
         _ = Cache(cache).index
-    hidden.rename(class_folders)
+    gone()
     assert api.repair(cache).reindexed
     assert contents(cache) == whole
 
 
 def test_killed_after_the_drop_an_extraction_puts_it_right(
-    cache: Path, class_folders: Path, extract_light: Callable[..., Any]
+    cache: Path, pictures: Path, extract_light: Callable[..., Any]
 ) -> None:
     whole = contents(cache)
     for path in shards(cache)[::2]:
         flip(path)
     drop_damage(cache)
-    extract_light(class_folders, cuts=("layer1.0",))
+    extract_light(pictures, cuts=("layer1.0",))
     assert contents(cache) == whole
 
 
 def test_a_picture_that_changed_meanwhile_is_named_and_the_others_are_right(
-    cache: Path, class_folders: Path, extract_light: Callable[..., Any]
+    tmp_path: Path, jpegs: dict[str, bytes], light: dict[str, Any]
 ) -> None:
+    pictures = tmp_path / "pictures"
+    cache = extracted_twice(pictures, jpegs, light)
     before = Cache(cache).stream()
     rows = before.read(np.arange(len(before)))
-    Image.new("RGB", (50, 50), "red").save(class_folders / "cat" / "00.jpg")
+    Image.new("RGB", (50, 50), "red").save(pictures / "cat" / "00.jpg")
     for path in shards(cache):
         flip(path)
     found = api.repair(cache)
@@ -222,7 +252,7 @@ def test_a_picture_that_changed_meanwhile_is_named_and_the_others_are_right(
     there = positions >= 0
     assert there.sum() == len(before) - 1
     np.testing.assert_allclose(left.read(positions[there]), rows[there], rtol=1e-4, atol=1e-5)
-    extract_light(class_folders, cuts=("layer1.0",))
+    api.extract(pictures, out=cache, cuts=("layer1.0",), **light)
     assert api.repair(cache).whole
 
 
