@@ -127,6 +127,7 @@ def test_equal_preprocessings_have_one_key() -> None:
         {"interpolation": "cubic"},
         {"alpha": "black"},
         {"unknown": 1},
+        {"size": (1 << 20, 1 << 20)},
     ],
 )
 def test_a_wrong_field_is_refused_by_name(wrong: dict[str, Any]) -> None:
@@ -140,3 +141,25 @@ def test_differences_are_named_by_field() -> None:
     assert differing_fields(RECIPE.to_dict(), other.to_dict()) == [
         "preprocessing.size: [32, 24] here, [48, 48] there"
     ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cut": 3},
+        {"pooling": "max"},
+        {"pooling": ["avg"]},
+        {"dtype": "float64"},
+        {"view": {"policy": "none", "seed": True, "number": 0}},
+        {"view": {"policy": "none", "seed": 1 << 62, "number": 0}},
+        {"parent": 0},
+        {"recipe": None},
+    ],
+    ids=str,
+)
+def test_a_stream_holds_what_it_declares_or_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    inner = "seed" if name == "view" else name
+    with pytest.raises(ValueError, match=f"(Stream|View): {inner} is "):
+        Stream.from_dict(Stream(RECIPE.key).to_dict() | wrong)
+    assert Stream.from_dict(Stream(RECIPE.key).to_dict()) == Stream(RECIPE.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from PIL import Image
 
 from featcache import api
 from featcache.backbones.registry import load_backbone
-from featcache.errors import CacheMissingError, ProbeError
+from featcache.errors import CacheDamagedError, CacheMissingError, ProbeError
 from featcache.evaluation.paired import compare
 from featcache.evaluation.shots import support_rows
 from featcache.probing import labelled_rows
 from featcache.store.cache import Cache
-from featcache.store.findings import read_findings
+from featcache.store.findings import read_findings, write_findings
 
 QUICK: dict[str, Any] = {"folds": 3, "tolerance": 0.01}
 
@@ -92,6 +93,18 @@ def test_against_an_earlier_result(extracted: Any, plain: Any) -> None:
         api.probe(extracted, **QUICK, against=f"{extracted.cache}:nope")
     with pytest.raises(ProbeError, match="not ridge"):
         api.probe(extracted, **QUICK, head="ridge", against=extracted.cache)
+
+
+@pytest.mark.faults
+def test_a_result_of_another_making_is_refused_by_name(
+    extracted: Any, tmp_path: Path, tried: Any
+) -> None:
+    other = shutil.copytree(extracted.cache, tmp_path / "other")
+    rows = {"probabilities": np.zeros((3, 2)), "judged": np.ones(3, np.uint8)}
+    write_findings(other, "strange", {"head": "softmax", "estimate": 3}, rows)
+    with pytest.raises(CacheDamagedError, match="result 'strange' is none of this featcache"):
+        api.probe(extracted, folds=2, tolerance=0.5, against=f"{other}:strange")
+    tried("a forged result", 1, sees="<cache>: result ... is none of this featcache")
 
 
 def _right(cache: str, result: str) -> np.ndarray:

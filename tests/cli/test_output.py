@@ -357,6 +357,25 @@ def test_demo(run: Any, tmp_path: Path) -> None:
     assert done.stdout.count(b"-is-") == 8
 
 
+def test_repair_tells_what_it_did(invoke: Any, cache: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(cache, tmp_path / "copy")
+    shard = next(copy.glob("shards/*/*.h5"))
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    damaged = invoke("verify", copy)
+    assert damaged.exit_code == 1
+    assert f"featcache repair {copy}" in damaged.stderr
+    dry = invoke("repair", copy, "--dry-run")
+    assert dry.exit_code == 1
+    assert "1 damaged, with 24 rows; nothing was changed" in dry.stdout
+    repaired = invoke("repair", copy)
+    assert repaired.exit_code == 0, repaired.stdout + repaired.stderr
+    assert "1 damaged: 24 rows dropped, 0 results dropped, 24 rows computed" in repaired.stdout
+    assert shard.read_bytes() == content
+    again = json.loads(invoke("repair", copy, "--json").stdout)
+    assert (again["whole"], again["damaged"], again["missing"]) == (True, [], 0)
+
+
 EVIL = "\x1b[31mred\x1b]0;title\x07\r[/bold][link=file:///etc]\n"
 
 

@@ -44,6 +44,14 @@ def test_read_gives_the_files_bytes(class_folders: Path) -> None:
     assert source.read("dog/2.bmp") == (class_folders / "dog/2.bmp").read_bytes()
 
 
+@pytest.mark.parametrize("path", ["../mine.jpg", "cat/../../mine.jpg", "/etc/passwd"])
+def test_nothing_outside_the_folder_is_read(class_folders: Path, path: str) -> None:
+    """An index may come from a stranger, and name any path."""
+    (class_folders.parent / "mine.jpg").write_bytes(b"mine")
+    with pytest.raises(PictureError, match="not below the folder of pictures"):
+        FolderSource(class_folders).read(path)
+
+
 def test_sorted_by_bytes_of_the_whole_path(tmp_path: Path, write_picture: Write) -> None:
     for name in ["b/1.jpg", "a/z.jpg", "a/é.jpg", "a.b/1.jpg", "a/Z.jpg", "a/sub/1.jpg"]:
         write_picture(tmp_path / name)

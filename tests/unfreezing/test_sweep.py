@@ -122,6 +122,10 @@ def test_an_interrupted_sweep_goes_on_after_the_last_finished_depth(
         np.testing.assert_array_equal(
             ours.fits[0][0].probabilities, theirs.fits[0][0].probabilities
         )
+    seen.clear()
+    steps.write("0-1-0", {"loss": "none"}, {"coef": np.zeros(3)})  # of another making
+    sweep(digits, data, backbone, spec, steps, lambda stage, *_: seen.append(stage))
+    assert set(seen) == {"depth 1"}
     steps.remove()
     assert steps.read("0-1-0") is None
 
