@@ -190,8 +190,7 @@ def _summary(
 
 def _is_alike(reader: StreamReader) -> bool:
     """Whether a stream has several rows and all are equal, as those of a dead network are."""
-    rows = (shard.features.reshape(len(shard.features), -1) for shard in reader.shards())
-    return len(reader) > 1 and not differ(rows)
+    return len(reader) > 1 and not differ(shard.features for shard in reader.shards())
 
 
 def _alike(reader: StreamReader) -> str:

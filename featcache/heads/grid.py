@@ -58,7 +58,7 @@ def differ(blocks: Iterable[np.ndarray]) -> bool:
     """Whether any rows differ by more than rounding; reads no further than the first that do.
 
     Args:
-        blocks: of rows (n, D).
+        blocks: of rows (n, ...).
     """
     first = allowed = None
     for rows in (block[at : at + _FEW] for block in blocks for at in range(0, len(block), _FEW)):
