@@ -32,7 +32,7 @@ _ABANDONED_SECONDS = 24 * 3600
 """Nobody takes so long to write a file."""
 
 _NO_SUCH_THING = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""What file systems say that cannot sync a folder: some of networks do so with every rename."""
+"""What file systems say that cannot sync a folder."""
 
 _OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EROFS)
 

@@ -206,7 +206,13 @@ class Laboratory:
         for path, _ in self._jpegs[2:9]:
             (self.root / "pictures" / path).unlink()
         run(self.job(self.disk))
-        return recorded(self.disk, lambda disk: prune_files(disk / CACHE), look_at_cache)
+
+        def look(disk: Path) -> None:
+            look_at_cache(disk)
+            cache = Cache(disk / CACHE)
+            assert not any(cache.missing(cache.reader(key)) for key in cache.manifest.streams)
+
+        return recorded(self.disk, lambda disk: prune_files(disk / CACHE), look)
 
     def result(self) -> Deed:
         """A finding in the place of an earlier one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import signal
@@ -25,10 +24,9 @@ from .conftest import CACHE, Deed, Laboratory, compared, ended, forked
 from .injecting import Watched, killing
 from .power import tree_of
 
-pytestmark = [
-    pytest.mark.faults,
-    pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals"),
-]
+fcntl = pytest.importorskip("fcntl")
+
+pytestmark = pytest.mark.faults
 
 
 def until_free(call: Callable[[], object]) -> None:

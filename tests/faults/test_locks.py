@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import random
 import re
@@ -20,10 +19,9 @@ from featcache.store.locks import LOCK, locked
 
 from .conftest import forked
 
-pytestmark = [
-    pytest.mark.faults,
-    pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals"),
-]
+fcntl = pytest.importorskip("fcntl")
+
+pytestmark = pytest.mark.faults
 
 UNSUPPORTED = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP]
 

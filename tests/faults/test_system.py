@@ -7,7 +7,6 @@ import errno
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -26,6 +25,8 @@ from featcache_cli.app import app
 from .conftest import CACHE, DEEDS, Deed, Laboratory, compared, ended, forked
 from .injecting import Before, Change, Watched, failing
 from .power import tree_of
+
+resource = pytest.importorskip("resource")
 
 pytestmark = pytest.mark.faults
 
