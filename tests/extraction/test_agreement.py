@@ -23,7 +23,7 @@ def lab(make_lab):
 
 @pytest.fixture
 def upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(computing, "versions", lambda engine="torch": {"torch": "99"})
+    monkeypatch.setattr(computing, "versions", lambda engine="torch", **_: {"torch": "99"})
 
 
 def test_rows_that_agree_let_the_cache_grow(lab, upgraded) -> None:
@@ -84,7 +84,7 @@ def test_an_interrupted_run_is_not_continued_by_other_versions(
 ) -> None:
     lab = make_lab(range(20))
     lab.interrupt(batch=6)
-    monkeypatch.setattr(computing, "versions", lambda engine="torch": {"torch": "99"})
+    monkeypatch.setattr(computing, "versions", lambda engine="torch", **_: {"torch": "99"})
     assert lab.run().computed == 12
     before, after = Cache(lab.folder).stream().entry.plans
     assert before.finished

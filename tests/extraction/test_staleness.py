@@ -98,7 +98,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 def test_every_field_of_a_recipe_is_tried() -> None:
     named = " ".join(pattern for _, pattern in REFUSED.values()).replace("\\", "")
-    assert all(f"{f.name}: " in named or f"{f.name}." in named for f in fields(Recipe))
+    names = {f.name for f in fields(Recipe)} - {"calibration"}  # int8's, see test_calibrating
+    assert all(f"{name}: " in named or f"{name}." in named for name in names)
 
 
 @pytest.mark.faults

@@ -203,12 +203,12 @@ def test_views_are_compared_too_before_they_are_extended_by_other_versions(
     lab = make_lab(range(5))
     lab.run(views=FOUR[:2])
     lab.source.pictures["new"] = 40
-    monkeypatch.setattr(computing, "versions", lambda engine="torch": {"torchvision": "99"})
+    monkeypatch.setattr(computing, "versions", lambda engine="torch", **_: {"torchvision": "99"})
     drawn = computing.stream_pixels
     lab.run(views=FOUR[:2])
     assert np.array_equal(rows_of(lab, FOUR[1])["new"], by_hand(lab, 40, FOUR[1]))
     lab.source.pictures["newer"] = 41
-    monkeypatch.setattr(computing, "versions", lambda engine="torch": {"torchvision": "100"})
+    monkeypatch.setattr(computing, "versions", lambda engine="torch", **_: {"torchvision": "100"})
 
     def other_draws(image, preprocessing, view, content):
         return view_pixels(image, preprocessing, replace(view, seed=view.seed + 1), content)

@@ -62,7 +62,7 @@ def spec() -> SweepSpec:
     return SweepSpec(
         depths=(0, 1, 2),
         probe=ProbeSpec(folds=3, tolerance=0.01, grid=(1.0, 100.0, 1e4)),
-        training=TrainingSpec(epochs=5, rate=3e-3),
+        training=TrainingSpec(epochs=8, rate=3e-3),
     )
 
 

@@ -46,6 +46,7 @@ def spec_of(case, *depths: int, **fields: Any) -> SweepSpec:
 
 
 def swept(case, spec: SweepSpec, tmp_path) -> Any:
+    tmp_path.mkdir(exist_ok=True)
     return sweep(case.cache, case.data, case.backbone, spec, Steps(tmp_path, "steps"))
 
 
