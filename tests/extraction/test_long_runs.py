@@ -190,7 +190,8 @@ def million(tmp_path: Path) -> Path:
     source = {"kind": "folder", "location": "/many"}
     backbone = {"name": "few-layers", "locator": {"kind": "random", "seed": 0}}
     index = IndexEntry(file, sha256, MILLIONS)
-    manifests.commit(folder, Manifest(RECIPE, backbone, source, index, {stream.key: entry}))
+    manifest = Manifest(RECIPE, backbone, source, index, {stream.key: entry})
+    manifests.commit(folder, manifest, lambda: None)
     return folder
 
 
