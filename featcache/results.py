@@ -718,7 +718,7 @@ class RepairResult(Record):
     @property
     def whole(self) -> bool:
         """Whether nothing is missing, and nothing that is damaged is in force."""
-        return not self.damaged if self.dry_run else self.missing == 0
+        return not self.damaged if self.dry_run else self.missing == 0 and not self.reasons
 
 
 @dataclass(frozen=True)

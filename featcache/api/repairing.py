@@ -97,6 +97,8 @@ class _Mending:
         """Rebuild and compute what is missing; returns why not all of it could be."""
         if any(found.is_index for found in damage) and (reason := _tried(self._reindex)):
             return (f"the index cannot be rebuilt, so nothing can be computed: {reason}",)
+        if lost := [found.problem for found in damage if found.is_calibration]:
+            return (f"an int8 network cannot be made again: {lost[0]}",)
         steps = (self._from_pixels, self._derived)
         return tuple(dict.fromkeys(why for why in map(_tried, steps) if why is not None))
 

@@ -52,7 +52,12 @@ class Damage:
     @property
     def is_index(self) -> bool:
         """Whether it is the index in force."""
-        return self.shard is None and self.result is None
+        return self.shard is None and self.result is None and not self.is_calibration
+
+    @property
+    def is_calibration(self) -> bool:
+        """Whether it is the pixels that an int8 network was calibrated on."""
+        return Path(self.path).name == CALIBRATION
 
 
 def verify_files(folder: Path) -> tuple[int, int, list[Damage]]:

@@ -129,6 +129,10 @@ def test_without_its_pictures_a_cache_is_not_extended_and_verify_tells(
     assert [Path(damage.path).name for damage in fc.verify(tmp_path / "cache").damaged] == [
         CALIBRATION
     ]
+    repaired = fc.repair(tmp_path / "cache")
+    assert not repaired.whole
+    assert not repaired.reindexed
+    assert "an int8 network cannot be made again" in repaired.reasons[0]
     path.unlink()
     assert fc.verify(tmp_path / "cache").damaged
 
