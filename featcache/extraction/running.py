@@ -80,6 +80,7 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         job.folder, recipe, backbone, job.source.locator, replace_source=job.replace_source
     ) as writer:
         if job.calibration is not None and writer.manifest.index is None:
+            writer.hold.check()
             write_calibration(job.folder, job.calibration)
         before = writer.index()
         found = _scan(job, writer, before, progress)

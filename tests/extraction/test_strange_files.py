@@ -14,7 +14,9 @@ import pytest
 from featcache import api
 from featcache.store.cache import Cache
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX files")
+pytestmark = pytest.mark.skipif(
+    os.name == "nt", reason="FIFOs, sockets and names of any bytes are POSIX's"
+)
 
 
 class Watch:

@@ -17,7 +17,7 @@ from .power import Disk, Tree, tree_of
 
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals"),
+    pytest.mark.skipif(os.name == "nt", reason="SIGKILL and fork, which stop a child, are POSIX's"),
 ]
 
 QUICK = 3
