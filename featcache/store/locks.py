@@ -28,6 +28,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _POLL_SECONDS = 0.05
+_NAMED_WITHIN_SECONDS = 1.0
+"""A holder without a name has only just come, or is about to let go."""
 _MOST_BYTES = 1000
 
 _held: set[int] = set()
@@ -144,8 +146,9 @@ def _locked(folder: Path, wait: float) -> int | None:
                 return None
             if error.errno not in _BUSY:
                 raise
-            if time.monotonic() >= deadline:
-                raise leases.busy(folder, _holder(place)) from error
+            late, name = time.monotonic() - deadline, _holder(place)
+            if late >= 0 and (name or late >= _NAMED_WITHIN_SECONDS):
+                raise leases.busy(folder, name) from error
             time.sleep(_POLL_SECONDS)
         else:
             _held.add(descriptor)
