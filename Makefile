@@ -8,7 +8,7 @@ ROOT   := $(CURDIR)
 SOURCES := $(shell find featcache cli -name '*.py') featcache/py.typed README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint types contracts format bench bench-heads \
+.PHONY: help setup demo test test-slow test-browser test-gpu lint types contracts format bench bench-heads \
   bench-coverage bench-decoding bench-extract bench-unfreeze clean faults faults-tests
 
 help:                                                 ## what can be made
@@ -60,11 +60,14 @@ PYTEST = mkdir -p build/tests && cd build/tests && \
 
 test: lint types contracts                            ## lint, types, contracts, tests
 	@echo "==> tests, against the installed wheel"
-	$(PYTEST) -m "not slow and not gpu and not network"
+	$(PYTEST) -m "not slow and not gpu and not network and not browser"
 
 test-slow: $(VENV)/.wheel                             ## the tests that take long
 	@echo "==> slow tests, against the installed wheel"
-	$(PYTEST) -m "slow and not gpu and not network"
+	$(PYTEST) -m "slow and not gpu and not network and not browser"
+
+test-browser: $(VENV)/.wheel                          ## the tests that open pages in Chromium
+	$(PYTEST) -n 0 -m browser
 
 test-gpu: $(VENV)/.wheel                              ## the tests that need a CUDA device
 	$(PYTEST) -n 0 -m gpu

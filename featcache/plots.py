@@ -1,4 +1,4 @@
-"""Arrays in, figure out. Knows no record and no file; matplotlib is the extra `plots`."""
+"""Arrays in, figure out. Knows no record and no file; matplotlib is loaded when one is drawn."""
 
 from __future__ import annotations
 
@@ -17,12 +17,8 @@ _MANY_CLASSES = 40
 
 
 def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "plots need matplotlib: pip install 'featcache[plots]' installs it"
-        ) from error
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -37,8 +37,7 @@ def demo(
     extract.render(result.extract)
     line("\n[bold]2. probe[/bold]: heads on the features, then the last units trained with them")
     probe.render(result.probe)
-    if result.plot:
-        line(f"drawn: {printable(result.plot)}")
+    line(f"drawn: {printable(result.plot)}")
     line("\n[bold]3. predict[/bold]: the saved classifier on a few digits it was trained on")
     predict.render(result.predictions)
     line(f"\nall in {result.seconds:.0f} s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from pathlib import Path
 
@@ -49,12 +48,9 @@ def demo(out: PathLike = "featcache-demo", *, progress: Progress | None = None) 
     return DemoResult(extracted, probed, predictions, seconds, plot)
 
 
-def _draw(result: ProbeResult, path: Path) -> str | None:
-    """The plot's path; None where matplotlib, the extra `plots`, is not installed."""
-    with contextlib.suppress(ImportError):
-        result.plot().savefig(path, dpi=150)
-        return str(path)
-    return None
+def _draw(result: ProbeResult, path: Path) -> str:
+    result.plot().savefig(path, dpi=150)
+    return str(path)
 
 
 def _write_pictures(folder: Path) -> list[str]:

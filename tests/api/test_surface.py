@@ -112,11 +112,3 @@ def test_plots(extracted: Any) -> None:
     (axes,) = plots.confusion(np.array(result.confusion), result.classes).axes
     assert [text.get_text() for text in axes.get_xticklabels()] == list(result.classes)
     assert sum(int(text.get_text()) for text in axes.texts) == 117
-
-
-def test_plots_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    from featcache import plots
-
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'featcache\[plots\]'"):
-        plots.figure([])
