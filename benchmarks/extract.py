@@ -16,6 +16,9 @@ cores. Each side runs in a process of its own.
     startup                           seconds of the command `featcache extract`, 1 and 64 pictures
 
 * random weights of seed 0, with BatchNorm statistics of the pictures
+
+With `--device cuda` the forward passes of all sides are the GPU's, whose driver is started before
+the clock is, the usual loop runs a second time with a worker a core, and peers are left out.
 """
 
 from __future__ import annotations
@@ -137,7 +140,7 @@ class Setting:
         make_pictures(self.pictures, kind, number)
         folder = self.folder / name
         chosen = take(self.pictures, kind, number, folder / kind.name)
-        return Job(key, chosen, number, folder)
+        return Job(key, chosen, number, folder, self.asked.device)
 
     def scaled(self, number: int) -> int:
         """A number of pictures, as many times less as a try has."""
@@ -186,7 +189,9 @@ def _compared(name: str, row: Row, setting: Setting) -> Result:
     for engine in asked.engines:
         result.runs[f"featcache, --engine {engine}"] = _tried(sides.ours, job, engine)
     result.runs[USUAL] = apart(sides.usual, job)
-    for title, (module, side) in PEERS.items():
+    if job.on_gpu:
+        result.runs[f"{USUAL}, a worker a core"] = apart(sides.usual, job, cores())
+    for title, (module, side) in ({} if job.on_gpu else PEERS).items():
         result.runs[title] = apart(why_not, few, module) or _tried(side, few)
     result.runs[DECODING] = apart(sides.decoding, job)
     if row.key not in setting.forwards:
@@ -198,7 +203,8 @@ def _compared(name: str, row: Row, setting: Setting) -> Result:
 
 def _forwards(job: Job, number: int) -> dict[str, Run | str]:
     """The forward pass alone by each engine there is."""
-    return {f"forward alone, {e}": _tried(sides.forward, job, e, number) for e in _engines()}
+    engines = (e for e in _engines() if e != "openvino" or not job.on_gpu)
+    return {f"forward alone, {e}": _tried(sides.forward, job, e, number) for e in engines}
 
 
 def _notes(row: Row, result: Result) -> list[str]:
@@ -355,6 +361,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=_names, default=ALL, help="of the table, or `all`")
+    parser.add_argument("--device", default="cpu", help="of the forward pass: cpu or cuda")
     parser.add_argument("--engines", type=_engine_names, default=("auto",), help="of featcache")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--pictures", type=Path, help="where they are kept, and found next time")

@@ -19,7 +19,7 @@ from extract_networks import BATCH, NETWORKS, Network, load, transform, write_we
 from measuring import WORKERS_START, Gauge, Usage, cores
 
 WORKERS = 2
-"""Processes that decode beside the loop that people write."""
+"""Processes that decode beside the loop that people write, where nobody says otherwise."""
 
 _WARMED_BY = 2
 """Batches before a forward pass is timed."""
@@ -33,17 +33,24 @@ class Job:
         key: of `NETWORKS`.
         pictures: folder of class folders, of `count` pictures.
         folder: of weights, caches and features.
+        device: of the forward pass, on every side.
     """
 
     key: str
     pictures: Path
     count: int
     folder: Path
+    device: str = "cpu"
 
     @property
     def network(self) -> Network:
         """What runs."""
         return NETWORKS[self.key]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether anything else than processor cores computes."""
+        return self.device != "cpu"
 
     @property
     def weights(self) -> Path:
@@ -103,43 +110,49 @@ def ours(job: Job, engine: str) -> Run:
         weights=job.weights if job.network.random else None,
         out=_emptied(job.folder / f"cache-{engine}"),
         engine=engine,
+        device=job.device if job.on_gpu else "auto",
     )
+    _wake(job)
     with Gauge() as gauge:
         result = featcache.api.extract(request)
     cache = Cache(Path(result.cache))
     stream, index = cache.stream(), cache.index
     kept = keep(job, engine, list(index.paths), stream.read(stream.positions(index.hashes)))
     ran = result.engine
-    by = f"{ran['name']}, {ran['threads']} threads"
+    where = ran["device"] if job.on_gpu else f"{ran['threads']} threads"
+    by = f"{ran['name']}, {where}"
     rate = result.images_per_second
     passes = result.computed / rate if rate else None
     why = "; ".join((ran["why"], *result.warnings))
     return Run(result.computed, gauge.usage, by, kept, passes, why)
 
 
-def usual(job: Job) -> Run:
-    """The loop people write: ImageFolder, a DataLoader with two workers, features in a list."""
+def usual(job: Job, workers: int = WORKERS) -> Run:
+    """The loop people write: ImageFolder, a DataLoader with workers, features in a list."""
     import timm  # noqa: F401 - imported before the clock starts
     import torch
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 
+    _wake(job)
     with Gauge() as gauge:
-        model = load(job.network, job.weights)
+        model = load(job.network, job.weights).to(job.device)
         dataset = ImageFolder(job.pictures, transform(job.network, model))
         loader = DataLoader(
             dataset,
             batch_size=BATCH,
-            num_workers=WORKERS,
+            num_workers=workers,
+            pin_memory=job.on_gpu,
             multiprocessing_context=WORKERS_START,
         )
         kept = list[torch.Tensor]()
         with torch.inference_mode():
             for pixels, _ in loader:
-                kept.append(model(pixels))
+                kept.append(model(pixels.to(job.device, non_blocking=True)).cpu())
         features = torch.cat(kept).numpy()
     paths = [Path(path).relative_to(job.pictures).as_posix() for path, _ in dataset.samples]
-    by = f"{torch.get_num_threads()} threads, {WORKERS} workers"
+    by = job.device if job.on_gpu else f"{torch.get_num_threads()} threads"
+    by = f"{by}, {workers} workers"
     return Run(len(paths), gauge.usage, by, keep(job, "usual", paths, features))
 
 
@@ -159,13 +172,15 @@ def forward(job: Job, engine: str, count: int) -> Run:
     whole = max(count // BATCH, 1) * BATCH
     pixels = np.concatenate(list(_pixels(job, min(whole, job.count))))
     batches = np.resize(pixels, (whole, *pixels.shape[1:])).reshape(-1, BATCH, *pixels.shape[1:])
-    with make_engine(engine, backbone.stem, backbone.preprocessing, threads=None) as running:
+    device = job.device if job.on_gpu else "auto"
+    with make_engine(engine, backbone.stem, backbone.preprocessing, device=device) as running:
         for _ in running.run_each(batches[:_WARMED_BY]):
             pass
         with Gauge() as gauge:
             for _ in running.run_each(batches):
                 pass
-    return Run(whole, gauge.usage, f"{running.name}, {running.threads} threads")
+    where = running.device if job.on_gpu else f"{running.threads} threads"
+    return Run(whole, gauge.usage, f"{running.name}, {where}")
 
 
 def started(job: Job, *, fresh: bool) -> float:
@@ -225,6 +240,14 @@ def _backbone(job: Job) -> Any:
 
     weights = job.weights if job.network.random else None
     return load_backbone(job.network.backbone, weights=weights)
+
+
+def _wake(job: Job) -> None:
+    """Start a GPU's driver: seconds that no side can save."""
+    if job.on_gpu:
+        import torch
+
+        torch.zeros(1, device=job.device)
 
 
 def _emptied(folder: Path) -> Path:

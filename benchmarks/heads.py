@@ -62,6 +62,7 @@ def main() -> None:
             newton_fits=asked.newton_fits,
             calls=asked.calls,
             memory=asked.memory_mb << 20,
+            device=asked.device,
         )
         cases = list[Case]()
         for name in asked.rows:
@@ -89,6 +90,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--newton-fits", type=int, default=1, help="of newton-cholesky; 0: none")
     parser.add_argument("--calls", type=count, default=3, help="of the probe in tiny")
+    parser.add_argument("--device", default="cpu", help="of featcache's products: cpu or cuda")
     parser.add_argument("--memory-mb", type=count, default=2048, help="the solver's budget")
     return parser.parse_args()
 

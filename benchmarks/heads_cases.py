@@ -34,6 +34,7 @@ class Options:
     newton_fits: int
     calls: int
     memory: int
+    device: str
 
     def count(self, values: int) -> int:
         """So many, scaled, and at least 3."""
@@ -129,7 +130,7 @@ def tall(options: Options) -> Case:
     folds = np.ones((1, shape.rows), np.bool_)
     some = grid[spaced(options.sklearn_values, len(grid))]
     _say("tall", "featcache")
-    ours = apart(sides.ours, data, folds, grid, 1e-3, 1, options.memory)
+    ours = apart(sides.ours, data, folds, grid, 1e-3, 1, options.memory, device=options.device)
     _say("tall", "scikit-learn")
     theirs = apart(sides.theirs, data, folds, some, "lbfgs")
     runs = {"featcache, certified 1e-3": ours, "sklearn lbfgs": theirs}
@@ -155,9 +156,10 @@ def memmap(options: Options) -> Case:
     grid = default_grid(some, 7)[1:4]
     folds = np.ones((1, shape.rows), np.bool_)
     _say("memmap", "softmax")
-    softmax = apart(sides.ours, data, folds, grid, 1e-3, 0, options.memory, mapped=True)
+    budget, device = options.memory, options.device
+    softmax = apart(sides.ours, data, folds, grid, 1e-3, 0, budget, mapped=True, device=device)
     _say("memmap", "ridge")
-    usage = apart(sides.ours_ridge, data, grid, options.memory)
+    usage = apart(sides.ours_ridge, data, grid, budget, device)
     ridge = Run(len(grid), usage.seconds, usage, [], 0)
     found = [Side("featcache softmax, 1e-3", softmax), Side("featcache ridge", ridge)]
     size = (data.folder / "features.npy").stat().st_size
@@ -192,7 +194,7 @@ def shots(options: Options) -> Case:
         ]
     )
     _say("shots", "featcache")
-    found = apart(sides.ours_shots, data, supports, grid, options.memory)
+    found = apart(sides.ours_shots, data, supports, grid, options.memory, options.device)
     _say("shots", "scikit-learn")
     some = grid[spaced(options.sklearn_values, len(grid))]
     theirs = apart(sides.theirs, data, every[None], some, "lbfgs")
@@ -239,10 +241,11 @@ def _paths(
     """Folds x grid by featcache at 1e-3 and 1e-6, and by scikit-learn on the first folds."""
     some = folds[: options.sklearn_folds]
     runs = dict[str, Run]()
+    given = {"judged": len(some), "memory": options.memory, "device": options.device}
     for tolerance, label in ((1e-3, "1e-3"), (1e-6, "1e-6")):
         _say(name, f"featcache {label}")
         runs[f"featcache, certified {label}"] = apart(
-            sides.ours, data, folds, grid, tolerance, len(some), options.memory
+            sides.ours, data, folds, grid, tolerance, **given
         )
     _say(name, "scikit-learn")
     peer = "sklearn lbfgs"
@@ -257,7 +260,7 @@ def _paths(
         newton = apart(sides.theirs, data, some[:1], middle, "newton-cholesky")
         runs["sklearn newton-cholesky"] = newton
     _say(name, "reference")
-    tight = apart(sides.ours, data, some, grid, REFERENCE, len(some), options.memory)
+    tight = apart(sides.ours, data, some, grid, REFERENCE, **given)
     found = judged(data, some, runs, peer, tight)
     if reason:
         found.append(Side("sklearn newton-cholesky", None, reason=reason))

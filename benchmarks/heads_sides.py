@@ -93,6 +93,7 @@ def ours(
     memory: int = 2 << 30,
     *,
     mapped: bool = False,
+    device: str = "cpu",
 ) -> Run:
     """`solve_path` of all folds (F, n), each fit made a head; those of the first folds are kept."""
     from featcache.heads.solver import FitStatus, PathProblem, solve_path
@@ -101,7 +102,14 @@ def ours(
     kept, gaps, missed, turning = list[Fitted](), list[float](), 0, 0.0
     with Gauge() as gauge:
         problem = PathProblem(
-            features, targets, data.classes, folds, grid, tolerance=tolerance, memory=memory
+            features,
+            targets,
+            data.classes,
+            folds,
+            grid,
+            tolerance=tolerance,
+            memory=memory,
+            device=device,
         )
         for fit in solve_path(problem):
             started = time.perf_counter()
@@ -232,7 +240,13 @@ class Shots:
     usage: Usage
 
 
-def ours_shots(data: Data, supports: np.ndarray, grid: np.ndarray, memory: int = 2 << 30) -> Shots:
+def ours_shots(
+    data: Data,
+    supports: np.ndarray,
+    grid: np.ndarray,
+    memory: int = 2 << 30,
+    device: str = "cpu",
+) -> Shots:
     """One problem a shot count: support sets (shot counts, seeds, n), all other rows scored.
 
     The C of a set is the best on the rows scored, as protocols without a validation set do.
@@ -245,7 +259,14 @@ def ours_shots(data: Data, supports: np.ndarray, grid: np.ndarray, memory: int =
     with Gauge() as gauge:
         for train, found in zip(supports, accuracy, strict=True):
             problem = PathProblem(
-                features, targets, data.classes, train, grid, score=~train, memory=memory
+                features,
+                targets,
+                data.classes,
+                train,
+                grid,
+                score=~train,
+                memory=memory,
+                device=device,
             )
             for fit in solve_path(problem):
                 right = fit.probabilities.argmax(axis=1) == targets[~train[fit.fold]]
@@ -256,14 +277,14 @@ def ours_shots(data: Data, supports: np.ndarray, grid: np.ndarray, memory: int =
     return Shots(len(gaps), gauge.seconds, missed, max(gaps), best, gauge.usage)
 
 
-def ours_ridge(data: Data, grid: np.ndarray, memory: int) -> Usage:
+def ours_ridge(data: Data, grid: np.ndarray, memory: int, device: str = "cpu") -> Usage:
     """`solve_ridge` on a memory map to one-hot targets, a head for every C."""
     from featcache.heads.ridge import RidgeProblem, solve_ridge
 
     one_hot = np.zeros((len(data.targets), data.classes), np.bool_)
     one_hot[np.arange(len(one_hot)), data.targets] = True
     with Gauge() as gauge:
-        path = solve_ridge(RidgeProblem(data.mapped, one_hot, grid, memory=memory))
+        path = solve_ridge(RidgeProblem(data.mapped, one_hot, grid, memory=memory, device=device))
         for at in range(len(grid)):
             path.fit(at)
     return gauge.usage

@@ -434,3 +434,28 @@ def test_streamed_rows_keep_one_array_of_logits_between_fits():
         return sum(size >= 4 * len(y) * 50 for size in storages.values())
 
     assert [large_arrays() for _ in solve_path(streamed)] == [1, 1, 1, 1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("kind", ["dense", "streamed", "folds scaled apart", "columns"])
+def test_cuda_certifies_the_same_optimum(problem, kind):
+    asked = {
+        "dense": problem,
+        "streamed": replace(problem, memory=1 << 16),
+        "folds scaled apart": replace(problem, standardize=True),
+        "columns": several_labels(problem),
+    }[kind]
+    asked = replace(asked, tolerance=1e-6)
+    here = {(fit.fold, fit.C): fit for fit in solve_path(asked)}
+    there = list(solve_path(replace(asked, device="cuda")))
+    assert len(there) == len(here)
+    for fit in there:
+        other = here[fit.fold, fit.C]
+        assert fit.status is FitStatus.CONVERGED
+        assert fit.gap <= asked.tolerance
+        assert fit.objective == pytest.approx(other.objective, rel=2e-6)
+        probabilities = fit.head.probabilities(problem.features)
+        np.testing.assert_allclose(
+            probabilities, other.head.probabilities(problem.features), atol=0.02
+        )
