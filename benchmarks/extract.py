@@ -203,7 +203,7 @@ def _compared(name: str, row: Row, setting: Setting) -> Result:
 
 def _forwards(job: Job, number: int) -> dict[str, Run | str]:
     """The forward pass alone by each engine there is."""
-    engines = (e for e in _engines() if e != "openvino" or not job.on_gpu)
+    engines = ("torch",) if job.on_gpu else _engines()
     return {f"forward alone, {e}": _tried(sides.forward, job, e, number) for e in engines}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
@@ -79,7 +80,10 @@ class TorchEngine:
         self.device = str(device)
         self.threads = threads or available_cores()
         self._device, self._precision = device, precision
-        placed: torch.nn.Module = stem.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+        own = (
+            stem if device.type == "cpu" else copy.deepcopy(stem)
+        )  # the caller's stays where it is
+        placed: torch.nn.Module = own.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
         self._stem = self._ready(placed)
         self._scale = means_and_deviations(preprocessing, device) if preprocessing else None
         self._settings = contextlib.ExitStack()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+_TRAVELLING = (np.dtype(np.float16), np.dtype(np.float32))
 
 _ROWS = 16384
 """Read at a time."""
@@ -71,7 +72,7 @@ class Design:
 
     def centred(self, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
         """(n, D) features centred and scaled, not turned."""
-        X = torch.from_numpy(np.array(rows, _NUMPY[dtype])).to(self.mean.device)
+        X = _tensor(rows, dtype, self.mean.device)
         return X.sub_(self.mean.to(dtype)).div_(self.scale.to(dtype))
 
     def turned(self, rows: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -99,14 +100,21 @@ def _moments(features: np.ndarray, kept: np.ndarray, device: str) -> tuple[Tenso
     D = features.shape[1]
     total, squares = torch.zeros(2, D, dtype=torch.float64, device=device)
     for part in parts:
-        total += torch.from_numpy(np.array(features[part], np.float64)).to(device).sum(dim=0)
+        total += _tensor(features[part], torch.float64, total.device).sum(dim=0)
     mean = total / len(kept)
     for part in parts:
-        X = torch.from_numpy(np.array(features[part], np.float64)).to(device)
+        X = _tensor(features[part], torch.float64, total.device)
         squares += X.sub_(mean).square_().sum(dim=0)
     deviation = (squares / len(kept)).sqrt()
     eye = torch.finfo(torch.float32).eps
     return mean, torch.where(deviation > eye * mean.abs(), deviation, 1.0)
+
+
+def _tensor(rows: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A copy of rows on a device; they travel in the shorter of the two dtypes."""
+    wanted = np.dtype(_NUMPY[dtype])
+    travelling = rows.dtype if rows.dtype in _TRAVELLING else wanted
+    return torch.from_numpy(np.array(rows, travelling)).to(device).to(dtype)
 
 
 def _gram(features: np.ndarray, kept: np.ndarray, design: Design) -> Tensor:

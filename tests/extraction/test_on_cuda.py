@@ -125,7 +125,7 @@ def test_precisions_below_fp32_are_near_and_say_how_near(
     assert change is not None
     assert change.precision == precision
     assert 0.99 < change.least_cosine <= change.mean_cosine <= 1 + 1e-6
-    assert 0 < off_by(rows(less), rows(full)) < 0.1
+    assert 0 < off_by(rows(less), rows(full)) < 0.2
 
 
 def test_inner_cuts_and_views_in_one_pass(photos: Path, tmp_path: Path) -> None:
