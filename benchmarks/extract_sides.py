@@ -157,11 +157,11 @@ def usual(job: Job, workers: int = WORKERS) -> Run:
 
 
 def decoding(job: Job) -> Run:
-    """Pixels alone: featcache's threads, one a core, and no network."""
+    """Pixels alone: featcache's threads or processes, one a core, and no network."""
     pixels = _pixels(job, job.count)
     with Gauge() as gauge:
         count = sum(1 for _ in pixels)
-    return Run(count, gauge.usage, f"{cores()} threads")
+    return Run(count, gauge.usage, f"{cores()} threads or processes")
 
 
 def forward(job: Job, engine: str, count: int) -> Run:
@@ -225,14 +225,23 @@ def off_by(run: Run, reference: Run) -> float:
 
 def _pixels(job: Job, count: int) -> Any:
     """(1, H, W, 3) pixels of the first pictures in turn, as an extraction has them decoded."""
-    from featcache.extraction.pipeline import Slot, stream_pixels
+    from featcache.extraction.pipeline import Slot, processes_for, stream_pixels
     from featcache.images.sources import content_hash, open_source
     from featcache.recipe import View
 
     recipe, source = _backbone(job).recipe(), open_source(job.pictures)
     paths = [sample.path for sample in source.scan().samples[:count]]
     slots = [Slot(content_hash(source.read(path)), path) for path in paths]
-    return stream_pixels(source, recipe, (View(),), slots, threads=cores(), ahead=2 * BATCH)
+    processes = processes_for(source, len(slots), cores())
+    return stream_pixels(
+        source,
+        recipe,
+        (View(),),
+        slots,
+        threads=cores(),
+        ahead=2 * BATCH,
+        processes=processes,
+    )
 
 
 def _backbone(job: Job) -> Any:

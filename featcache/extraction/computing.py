@@ -18,7 +18,13 @@ from featcache.extraction.agreement import refuse_disagreement, what_changed
 from featcache.extraction.behind import Behind
 from featcache.extraction.jobs import DEFAULT_BATCH, Job, Progress
 from featcache.extraction.kept import Kept, views_of
-from featcache.extraction.pipeline import Slot, Unusable, blank_pixels, stream_pixels
+from featcache.extraction.pipeline import (
+    Slot,
+    Unusable,
+    blank_pixels,
+    processes_for,
+    stream_pixels,
+)
 from featcache.extraction.profiling import Profile
 from featcache.extraction.scanning import Places, Scan
 from featcache.extraction.selecting import Engines
@@ -222,15 +228,16 @@ class Computing:
     def _compute(self, begun: passes.Pass, engine: Engine) -> None:
         job, plan, todo, profile = self._job, begun.plan, begun.todo(), self.profile
         total = self.processed + sum(len(run) for _, run in todo)
-        places = Places(self._index)
+        places, cores = Places(self._index), job.threads or available_cores()
         pixels = stream_pixels(
             job.source,
             job.recipe,
             views_of(begun.shapes),
             (slot for _, run in todo for slot in places.slots(run)),
-            threads=job.threads or available_cores(),
+            threads=cores,
             ahead=2 * plan.batch_size,
             clock=profile.clock,
+            processes=processes_for(job.source, total - self.processed, cores),
         )
         with closing(pixels), Behind() as behind:
             extracted = extract_shards(

@@ -1,25 +1,41 @@
 """Pixels in order, decoded by threads beside whoever consumes them.
 
-Decoding releases the interpreter's lock, so threads suffice. The order of what comes out is the
-order of what goes in: neither the number of threads nor their luck can change a batch.
+Decoding mostly releases the interpreter's lock, so threads suffice for a few cores; where there are
+many, processes decode (`images/workers`). The order of what comes out is the order of what goes in:
+neither their number nor their luck can change a batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import PictureError
 from featcache.images.clock import Clock
+from featcache.images.folders import FolderSource
 from featcache.images.loading import pictures_in_order, pixels_of_views
 from featcache.images.sources import Source, content_hash
+from featcache.images.tables import CsvSource
+from featcache.images.workers import Workers
 from featcache.recipe import Preprocessing, Recipe, View
 
 Pixels = npt.NDArray[np.uint8]
+
+Item = TypeVar("Item")
+
+MANY_CORES, PICTURES_A_CORE = 8, 32
+"""From how many cores, and pictures for each, processes decode: starting one takes as long as a
+hundred pictures of a small camera do."""
+
+CHUNK = 4
+"""Pictures a process is asked for at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +108,43 @@ def stream_pixels(
     threads: int,
     ahead: int,
     clock: Clock | None = None,
+    processes: int = 0,
 ) -> Generator[Pixels | Unusable, None, None]:
-    """(V, H, W, 3) pixels of each slot in order; see `in_order`."""
-    load_one = partial(load_views, source, recipe, views, clock=clock)
-    return pictures_in_order(load_one, slots, threads=threads, ahead=ahead)
+    """(V, H, W, 3) pixels of each slot in order; see `in_order`.
+
+    With `processes` so many decode, in place of threads and at least two chunks ahead each.
+    """
+    load_one = partial(load_views, source, recipe, views)
+    if not processes:
+        load_one = partial(load_one, clock=clock)
+        return pictures_in_order(load_one, slots, threads=threads, ahead=ahead)
+    workers = Workers(load_one, processes, again=_is_passing, clock=clock or Clock())
+    return _by_workers(workers, slots, processes, max(ahead // CHUNK, 2 * processes))
+
+
+def processes_for(source: Source, pictures: int, cores: int) -> int:
+    """How many processes are to decode so many pictures; 0: threads of this one do."""
+    enough = cores >= MANY_CORES and pictures >= PICTURES_A_CORE * cores
+    return cores if enough and isinstance(source, FolderSource | CsvSource) else 0
+
+
+def _by_workers(
+    workers: Workers[Slot, Pixels | Unusable], slots: Iterable[Slot], processes: int, ahead: int
+) -> Generator[Pixels | Unusable, None, None]:
+    chunks = _chunks(slots, CHUNK)
+    with (
+        workers,
+        closing(pictures_in_order(workers.load, chunks, threads=processes, ahead=ahead)) as loaded,
+    ):
+        for several in loaded:
+            yield from several
+
+
+def _is_passing(loaded: Pixels | Unusable) -> bool:
+    return isinstance(loaded, Unusable) and not loaded.permanent
+
+
+def _chunks(items: Iterable[Item], size: int) -> Generator[list[Item], None, None]:
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

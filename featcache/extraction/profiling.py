@@ -21,7 +21,7 @@ class Profile:
 
     Attributes:
         clock: of its stages and waits.
-        seconds: that passed. cpu: that the process computed, in all its threads.
+        seconds: that passed. cpu: that were computed, in all threads and processes.
     """
 
     def __init__(self) -> None:
@@ -31,12 +31,15 @@ class Profile:
     @contextmanager
     def running(self) -> Generator[None, None, None]:
         """Within it a pass runs."""
-        started, computed = time.perf_counter(), time.process_time()
+        started, computed = time.perf_counter(), self._computed()
         try:
             yield
         finally:
             self.seconds += time.perf_counter() - started
-            self.cpu += time.process_time() - computed
+            self.cpu += self._computed() - computed
+
+    def _computed(self) -> float:
+        return time.process_time() + self.clock.elsewhere
 
     def waited_for(self, items: Iterator[Item], name: str) -> Iterator[Item]:
         """Items, the time until each is there counted as waited."""

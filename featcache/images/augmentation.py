@@ -22,9 +22,9 @@ from torchvision import transforms as T  # noqa: N812 (its name everywhere)
 from torchvision.transforms import InterpolationMode
 
 from featcache.errors import AugmentationError
-from featcache.images.policies import FLIP, MAGNITUDES
-from featcache.images.transforms import mean_colour, refuse_too_narrow, to_pixels
-from featcache.recipe import PLAIN, TTA, Preprocessing, View
+from featcache.images.policies import MAGNITUDES
+from featcache.images.transforms import mean_colour, refuse_too_narrow
+from featcache.recipe import TTA, Preprocessing, View
 
 _CROPS = (0.35, 1.0)
 """Shares of the picture that a random crop takes; ratios are torchvision's."""
@@ -35,27 +35,10 @@ _WARPS = ("nearest", "bilinear", "bicubic")
 Transform = Callable[[Image.Image], Image.Image]
 
 
-def view_pixels(
+def drawn_pixels(
     image: Image.Image, preprocessing: Preprocessing, view: View, content: bytes
 ) -> np.ndarray:
-    """One view of a picture. Safe to call from several threads.
-
-    Args:
-        image: mode "RGB", from `decode`.
-        preprocessing: gives the size, the filter, and the colour (mean) around a turned picture.
-        view: which one.
-        content: hash of the picture's content.
-
-    Returns:
-        (H, W, 3) uint8, where (H, W) is `preprocessing.size`.
-
-    Raises:
-        PictureError: so narrow that the resized picture would have no or too many pixels.
-    """
-    if view.policy == PLAIN:
-        return to_pixels(image, preprocessing)
-    if view.policy == FLIP:
-        return np.ascontiguousarray(to_pixels(image, preprocessing)[:, ::-1])
+    """A view whose policy draws; see `view_pixels`."""
     refuse_too_narrow(image, preprocessing)
     with _Drawing(_seed(view, content)):
         return np.array(transform_of(view.policy, preprocessing)(image))

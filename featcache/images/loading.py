@@ -9,10 +9,10 @@ from typing import TypeVar
 import numpy as np
 
 from featcache.images.ahead import in_order
-from featcache.images.augmentation import view_pixels
 from featcache.images.clock import Clock
 from featcache.images.decode import decoded
 from featcache.images.memory import reused_memory
+from featcache.images.views import view_pixels
 from featcache.recipe import DRAFT, Recipe, View
 
 Item = TypeVar("Item")

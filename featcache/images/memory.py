@@ -22,12 +22,19 @@ class Budget:
 
     def __init__(self, pixels: int) -> None:
         self.free = self._all = pixels
+        self._refuses = False
         self._turn = threading.Lock()
         self._changed = threading.Condition()
 
     @contextmanager
     def held(self, pixels: int) -> Generator[None, None, None]:
-        """Hold so many pixels, once they are free; who came first goes first, however large."""
+        """Hold so many pixels, once they are free; who came first goes first, however large.
+
+        Raises:
+            MemoryError: more than are ever held here; see `refuse_over`.
+        """
+        if self._refuses and pixels > self._all:
+            raise MemoryError(f"{pixels:,} pixels")
         share = min(pixels, self._all)
         with self._turn, self._changed:
             self._changed.wait_for(lambda: self.free >= share)
@@ -38,6 +45,11 @@ class Budget:
             with self._changed:
                 self.free += share
                 self._changed.notify_all()
+
+    def refuse_over(self, pixels: int) -> None:
+        """From now on hold no more than so many, not even alone: others have a share as large."""
+        self.free = self._all = pixels
+        self._refuses = True
 
 
 class _Reuse:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from PIL import Image
-from torchvision.transforms import functional as F  # noqa: N812 (its name everywhere)
+from PIL import Image, ImageOps
 
 from featcache.errors import PictureError
 from featcache.images.decode import MAX_PIXELS
@@ -37,7 +36,7 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
         part = resized_part(image, preprocessing)
     if preprocessing.resize_mode == "longer":
         part = _pad(part, preprocessing)
-    return np.array(F.center_crop(part, list(preprocessing.size)))  # type: ignore[arg-type]
+    return np.array(_centre_crop(part, preprocessing.size))
 
 
 def refuse_too_narrow(image: Image.Image, preprocessing: Preprocessing) -> None:
@@ -64,5 +63,14 @@ def _pad(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     missing_height = max(preprocessing.size[0] - image.height, 0)
     missing_width = max(preprocessing.size[1] - image.width, 0)
     left, top = missing_width // 2, missing_height // 2
-    sides = [left, top, missing_width - left, missing_height - top]
-    return F.pad(image, sides, fill=mean_colour(preprocessing))  # type: ignore[arg-type, return-value]
+    border = (left, top, missing_width - left, missing_height - top)
+    return ImageOps.expand(image, border, fill=mean_colour(preprocessing))
+
+
+def _centre_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """(height, width) of a picture from its centre, black around it where it is smaller."""
+    top, left = (
+        round((there - kept) / 2) if there >= kept else -((kept - there) // 2)
+        for there, kept in zip((image.height, image.width), size, strict=True)
+    )
+    return image.crop((left, top, left + size[1], top + size[0]))

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from featcache import api
 from featcache.errors import CacheMismatchError, CacheMissingError
 from featcache.extraction import computing
-from featcache.images.augmentation import view_pixels
 from featcache.images.decode import decode
 from featcache.images.policies import tta_views, views_of
 from featcache.images.sources import content_hash
+from featcache.images.views import view_pixels
 from featcache.recipe import View
 from featcache.store.cache import Cache
 from featcache.store.upkeep import prune_files, verify_files

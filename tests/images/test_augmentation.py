@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from featcache.errors import AugmentationError, PictureError
-from featcache.images.augmentation import transform_of, view_pixels
+from featcache.images.augmentation import transform_of
 from featcache.images.policies import canonical_policy, tta_views, views_of
 from featcache.images.transforms import to_pixels
+from featcache.images.views import view_pixels
 from featcache.recipe import TTA, Preprocessing, View
 
 RECIPE = Preprocessing((40, 56), (64,), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), interpolation="bicubic")

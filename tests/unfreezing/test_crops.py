@@ -16,8 +16,8 @@ from featcache import api
 from featcache.api.sweep_records import depth_scores, scratch_score
 from featcache.errors import CacheMissingError
 from featcache.evaluation.metrics import correct
-from featcache.images.augmentation import view_pixels
 from featcache.images.policies import tta_views
+from featcache.images.views import view_pixels
 from featcache.probing import ProbeSpec, crop_views, labelled_rows
 from featcache.recipe import View
 from featcache.store.cache import Cache

@@ -17,8 +17,8 @@ from torchvision.transforms import functional as F  # noqa: N812 (its name every
 from featcache.backbones.published import scaled
 from featcache.engines import make_engine
 from featcache.errors import AugmentationError, SourceMissingError
-from featcache.images.augmentation import view_pixels
 from featcache.images.transforms import to_pixels
+from featcache.images.views import view_pixels
 from featcache.recipe import View
 from featcache.training.examples import Examples
 from featcache.training.feeding import Feed

@@ -1,0 +1,214 @@
+"""Processes that decode change no pixel, are missed by nothing when killed, and outlive nobody."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from featcache import api
+from featcache.extraction import pipeline
+from featcache.extraction.pipeline import Slot, Unusable, processes_for, stream_pixels
+from featcache.images import workers as module
+from featcache.images.clock import Clock
+from featcache.images.sources import Source, content_hash, open_source
+from featcache.recipe import Preprocessing, Recipe, View
+
+PREPROCESSING = Preprocessing((48, 48), (56,), (0.5,) * 3, (0.5,) * 3)
+RECIPE = Recipe("0" * 64, "x", PREPROCESSING)
+VIEWS = (View(), View("flip", 0, 1))
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 crops of a photo, one of 17 megapixels, and a file that is no picture."""
+    root, rng = tmp_path_factory.mktemp("pictures") / "cats", np.random.default_rng(0)
+    cat = data.chelsea()
+    (root / "cat").mkdir(parents=True)
+    for number in range(COUNT):
+        y, x = rng.integers(100, size=2)
+        Image.fromarray(cat[y : y + 150, x : x + 180]).save(root / "cat" / f"{number:02}.jpg")
+    Image.fromarray(cat).resize((4200, 4100)).save(root / "cat" / "large.jpg", quality=50)
+    (root / "cat" / "none.png").write_bytes(b"no picture, but more than a few bytes")
+    return root
+
+
+def slots_of(source: Source) -> list[Slot]:
+    paths = [sample.path for sample in source.scan().samples]
+    return [Slot(content_hash(source.read(path)), path) for path in paths]
+
+
+def pixels(source: Source, slots: list[Slot], **more: Any) -> list[Any]:
+    with closing(stream_pixels(source, RECIPE, VIEWS, slots, threads=2, ahead=8, **more)) as stream:
+        return list(stream)
+
+
+def same(some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and all(
+        a == b if isinstance(a, Unusable) else np.array_equal(a, b)
+        for a, b in zip(some, others, strict=True)
+    )
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The processes that are started, each before it is asked for anything."""
+    processes: list[Any] = []
+
+    class Noted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            processes.append(self)
+
+    monkeypatch.setattr(module.subprocess, "Popen", Noted)
+    return processes
+
+
+def many(slots: list[Slot]) -> list[Slot]:
+    """So many that workers are there before the last."""
+    return [slot for slot in slots if not slot.path.endswith("large.jpg")] * 30
+
+
+def test_pixels_are_those_of_threads(folder: Path, started: list[Any]) -> None:
+    source, clock = open_source(folder), Clock()
+    slots = many(slots_of(source))
+    expected = pixels(source, slots)
+    assert same(pixels(source, slots, processes=2, clock=clock), expected)
+    assert clock.elsewhere > 0
+    assert {isinstance(each, Unusable) for each in expected} == {True, False}
+    assert [process.poll() is not None for process in started] == [True, True]
+
+
+def test_what_may_pass_is_tried_again_here(folder: Path, tmp_path: Path) -> None:
+    """A picture too large for a worker, one that changed, one that is gone."""
+    source = open_source(folder)
+    slots = slots_of(source)
+    large = next(slot for slot in slots if slot.path.endswith("large.jpg"))
+    others = [Slot(b"?" * 32, slots[0].path), Slot(b"?" * 32, "cat/gone.jpg"), large]
+    others = [slots[1]] * 800 + others
+    found = pixels(source, others, processes=1)
+    assert found[-3].reason.startswith("it changed while it was read")
+    assert found[-2].reason.startswith("missing")
+    assert found[-1].shape == (2, 48, 48, 3)
+    assert same(found, pixels(source, others))
+
+
+def test_killed_workers_are_missed_by_nothing(
+    folder: Path, started: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    source = open_source(folder)
+    slots = many(slots_of(source))
+    expected, found = pixels(source, slots), list[Any]()
+    stream = stream_pixels(source, RECIPE, VIEWS, slots, threads=2, ahead=8, processes=2)
+    with closing(stream), caplog.at_level(logging.WARNING):
+        for number, each in enumerate(stream):
+            found.append(each)
+            if number == len(slots) // 2:
+                for process in started:
+                    process.kill()
+    assert same(found, expected)
+    (said,) = [record.message for record in caplog.records]
+    assert said.startswith("a process that decodes pictures was ended")
+
+
+def test_without_processes_this_one_decodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    source = open_source(folder)
+    slots = slots_of(source)
+    monkeypatch.setattr(module.subprocess, "Popen", refuse)
+    assert same(pixels(source, slots, processes=2), pixels(source, slots))
+
+
+def test_who_stops_early_leaves_no_process(folder: Path, started: list[Any]) -> None:
+    source = open_source(folder)
+    stream = stream_pixels(
+        source, RECIPE, VIEWS, many(slots_of(source)), threads=2, ahead=8, processes=2
+    )
+    next(stream)
+    stream.close()
+    assert [process.poll() is not None for process in started] == [True, True]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX's")
+def test_workers_end_with_a_process_that_is_killed(folder: Path) -> None:
+    """And Ctrl-C in a terminal is not for them: they are in no group of its."""
+    code = f"""
+import sys; sys.path[:] = {sys.path!r}
+from featcache.images import workers
+from featcache.extraction.pipeline import stream_pixels
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_workers import RECIPE, VIEWS, many, slots_of, open_source
+source = open_source({str(folder)!r})
+stream = stream_pixels(source, RECIPE, VIEWS, many(slots_of(source)), threads=2, ahead=8,
+                       processes=2)
+next(stream)
+import gc
+found = [o for o in gc.get_objects() if isinstance(o, workers._Worker)]
+print(*(worker._process.pid for worker in found), flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(os.getpgid(pid) == pid for pid in pids)
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlived the process it worked for"
+        time.sleep(0.05)
+
+
+def is_zombie(pid: int) -> bool:
+    """Ended, and not waited for by whoever inherited it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_they_decode_where_cores_and_pictures_are_many_and_files(folder: Path) -> None:
+    files, digits = open_source(folder), open_source("digits")
+    assert processes_for(files, 512, 16) == 16
+    assert processes_for(files, 511, 16) == 0
+    assert processes_for(files, 100_000, 4) == 0
+    assert processes_for(digits, 100_000, 16) == 0
+
+
+def test_a_cache_is_byte_for_byte_that_of_threads(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Any]
+) -> None:
+    given: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "image_size": 32}
+    here = api.extract(folder, out=tmp_path / "threads", **given)
+    assert not started
+    monkeypatch.setattr(pipeline, "MANY_CORES", 1)
+    monkeypatch.setattr(pipeline, "PICTURES_A_CORE", 1)
+    there = api.extract(folder, out=tmp_path / "processes", **given)
+    assert started
+    assert there.computed == here.computed == COUNT + 1
+    assert there.skipped == here.skipped
+    one, other = (
+        {
+            path.relative_to(tmp_path / name).as_posix(): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file() and path.name != "log.jsonl"
+        }
+        for name in ("threads", "processes")
+    )
+    assert one == other
