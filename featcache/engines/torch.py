@@ -59,7 +59,8 @@ class TorchEngine:
         stem: the network below the cut, in eval mode.
         preprocessing: gives mean and std; None for a module that takes activations.
         device: where it runs.
-        threads: CPU threads of the forward pass; None takes all cores.
+        threads: CPU threads of the forward pass; None takes all cores, or one where something else
+            computes: threads that wait for more to copy would keep cores from decoding.
         precision: "fp32" with TF32 off, "tf32" (CUDA), "bf16" or "fp16" by autocast.
 
     Raises:
@@ -78,7 +79,7 @@ class TorchEngine:
     ) -> None:
         _refuse_precision(precision, device)
         self.device = str(device)
-        self.threads = threads or available_cores()
+        self.threads = threads or (available_cores() if device.type == "cpu" else 1)
         self._device, self._precision = device, precision
         own = (
             stem if device.type == "cpu" else copy.deepcopy(stem)
