@@ -12,15 +12,19 @@ import pytest
 import torch
 
 from featcache import api
-from featcache.api.requests import ExtractRequest
-from featcache.backbones.registry import load_backbone
+from featcache.api.requests import ExtractRequest, PredictRequest, ProbeRequest
+from featcache.backbones.registry import load_backbone, load_from_locator
 from featcache.backbones.torchvision_networks import TorchvisionOrigin
 from featcache.engines.torch import _autocast
 from featcache.errors import FeatcacheError, ProbeError
+from featcache.images.augmentation import transform_of
 from featcache.images.datasets import open_data_set
 from featcache.images.digits import DigitsSource
 from featcache.images.sources import source_from_locator
+from featcache.recipe import Preprocessing
 from featcache.training.examples import Examples
+
+SQUARE = Preprocessing((32, 32), (32,), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "pooling": (
@@ -30,6 +34,35 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "precision": (
         lambda: ExtractRequest("x", precision="fp8"),  # type: ignore[arg-type]
         "precision 'fp8': unknown; give fp32",
+    ),
+    "shots": (
+        lambda: ProbeRequest("x", shots=(2, 0)),
+        r"shots \(2, 0\): give numbers from 1, or None for all",
+    ),
+    "views": (lambda: ProbeRequest("x", views=0), "views 0: give at least 1, the plain view"),
+    "seeds": (
+        lambda: ProbeRequest("x", seeds=0),
+        "seeds 0, suspects 0: give at least 1 and at least 0",
+    ),
+    "top": (
+        lambda: PredictRequest("x.fc", ("a.png",), top=0),
+        "top 0: give how many classes to list, at least 1",
+    ),
+    "probability": (
+        lambda: PredictRequest("x.fc", ("a.png",), min_probability=2.0),
+        "min_probability 2.0: give a number from 0 to 1",
+    ),
+    "name of the digits": (
+        lambda: source_from_locator({"kind": "digits", "location": "digits9"}),
+        "'digits9': the digits of scikit-learn are called 'digits'",
+    ),
+    "tag of weights": (
+        lambda: load_from_locator("resnet18", {"kind": "default", "tag": 5}, preprocessing=SQUARE),
+        "resnet18: no weights are called 5",
+    ),
+    "policy of a view": (
+        lambda: transform_of("solarize:3", SQUARE),
+        "view of policy 'solarize:3': not one of this version of featcache",
     ),
     "kind of source": (
         lambda: source_from_locator({"kind": "ftp", "location": "x"}),

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from featcache.classifier.files import ClassifierFile
 from featcache.classifier.joined import join, trusted_name
 from featcache.classifier.parity import CheckedRows, choose_rows, save_checked
 from featcache.classifier.tuned import tuned_tensors
-from featcache.errors import ProbeError, SourceMissingError, StoreError
+from featcache.errors import SourceMissingError, StoreError
 from featcache.extraction.pipeline import Slot
 from featcache.heads.linear import LinearHead
 from featcache.images.sources import source_from_locator
@@ -125,13 +125,12 @@ def save(
     result: ProbeResult,
 ) -> None:
     """Write the classifier, checked against the cached logits from pixels."""
-    if probed.head is None:
-        raise ProbeError(f"head {request.head!r} cannot be saved; save a softmax or logistic one")
+    head = cast("LinearHead", probed.head)  # others are refused before they are fitted
     stream = cache.stream(spec.cut).entry.stream
     measured = {"estimate": result.to_json()["estimate"], "result": result.result}
-    content = _content(cache, request, data, probed.head, stream, measured)
+    content = _content(cache, request, data, head, stream, measured)
     chosen = choose_rows(len(data))
-    _save(cache, request, data, content, chosen, probed.head.logits(data.features[chosen]))
+    _save(cache, request, data, content, chosen, head.logits(data.features[chosen]))
 
 
 def save_mlp(
@@ -161,9 +160,7 @@ def save_tuned(
     result: ProbeResult,
 ) -> None:
     """Write a classifier with a tuned tail, checked in the same way."""
-    if rung.tail is None:
-        raise ProbeError("depth 0 has no tuned tail; it is saved as a probe is")
-    model = model_of(rung.tail, fit.head, tuned=fit.tensors, stem=rung.stem)
+    model = model_of(rung.trainable, fit.head, tuned=fit.tensors, stem=rung.stem)
     score = next(score for score in result.unfreeze if score.depth == rung.depth)
     content = replace(
         _content(

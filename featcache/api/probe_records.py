@@ -21,7 +21,7 @@ from featcache.evaluation.metrics import correct
 from featcache.evaluation.paired import PairedDifference, compare
 from featcache.evaluation.suspects import suspects
 from featcache.probing import FewShots, LabelledRows, Probed, ProbeSpec, ShotScore, TtaScore
-from featcache.probing.protocols import DEFAULT, PROTOCOLS
+from featcache.probing.protocols import DEFAULT, find_protocol
 from featcache.results import (
     Calibration,
     Comparison,
@@ -52,7 +52,7 @@ def record_of(
     tested = bool((probed.judged & (data.splits == SPLITS.index("test"))).any())
     chosen = probed.path[probed.best] if probed.path else None
     return ProbeResult(
-        head=_head(request),
+        head=fitted_head(request),
         protocol=request.protocol,
         n_train=int(probed.trained.sum()),
         n_test=int(probed.judged.sum()) if tested else 0,
@@ -77,8 +77,13 @@ def record_of(
     )
 
 
-def _head(request: ProbeRequest) -> str:
-    return request.head if request.protocol == DEFAULT else PROTOCOLS[request.protocol].head
+def fitted_head(request: ProbeRequest) -> str:
+    """The kind of head that a probe fits: a protocol brings its own.
+
+    Raises:
+        ProbeError: no such protocol.
+    """
+    return request.head if request.protocol == DEFAULT else find_protocol(request.protocol).head
 
 
 def record_of_shots(
@@ -96,7 +101,7 @@ def record_of_shots(
         n=last.scores[0].n,
     )
     return ProbeResult(
-        head=_head(request),
+        head=fitted_head(request),
         protocol=request.protocol,
         n_train=min(last.shots or len(data), len(data)) * len(data.classes),
         n_test=estimate.n,

@@ -12,6 +12,7 @@ from featcache.api.networks import cuts_by_depth
 from featcache.api.probe_keeping import keep, question_of, save, save_mlp
 from featcache.api.probe_records import (
     comparison_of,
+    fitted_head,
     layer_of,
     record_of,
     record_of_shots,
@@ -76,7 +77,7 @@ def probe(
         return _probe_mlp(opened, request, spec, data, progress)
     if request.init_from_source:
         chosen = request.init_from_source
-        prior = source_rows(opened, spec.cut, data.classes, chosen, request.backbone)
+        prior = source_rows(opened, data.classes, chosen, request.backbone)
         spec = replace(spec, prior=prior)
     probed = _fit(request, data, spec, progress)
     if isinstance(probed, FewShots):
@@ -214,12 +215,13 @@ def _layers(
 
 def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
     """Refuse what could never be done before minutes are spent on fitting."""
+    head = fitted_head(request)
     refuse_mlp(request)
     if request.protocol != DEFAULT and request.head != "softmax":
         raise ProbeError(
             f"protocol {request.protocol!r} brings its own head; leave out --head {request.head}"
         )
-    if request.init_from_source and (request.protocol != DEFAULT or request.cut == ALL_CUTS):
+    if request.init_from_source and (request.protocol != DEFAULT or request.cut != PENULTIMATE):
         raise ProbeError(
             "--init-from-source starts the default softmax head on the penultimate feature; leave "
             "out --protocol and --cut"
@@ -232,9 +234,9 @@ def _refuse_early(cache: Cache, request: ProbeRequest) -> None:
     _refuse_int8(cache, request)
     if request.save is None:
         return
-    if request.head in ("ridge", "knn"):
+    if head in ("ridge", "knn"):
         raise ProbeError(
-            f"head {request.head!r} is for screening and cannot be saved, since its scores are no "
+            f"head {head!r} is for screening and cannot be saved, since its scores are no "
             "probabilities of a linear head; save a softmax or logistic one"
         )
     if request.cut not in (PENULTIMATE, ALL_CUTS):

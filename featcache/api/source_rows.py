@@ -11,20 +11,18 @@ from torch import nn
 from featcache.backbones.registry import load_from_locator
 from featcache.classifier.joined import trusted_name
 from featcache.errors import ProbeError
-from featcache.recipe import PENULTIMATE
 from featcache.store.cache import Cache
 
 
 def source_rows(
-    cache: Cache, cut: str, classes: tuple[str, ...], chosen: Mapping[str, int], vouched: str | None
+    cache: Cache, classes: tuple[str, ...], chosen: Mapping[str, int], vouched: str | None
 ) -> npt.NDArray[np.float64]:
-    """The weights of the source's classifier that match the classes.
+    """The weights of the source's classifier, of penultimate features, that match the classes.
 
     A class that none was named for gets the mean of all the source's rows, which says nothing.
 
     Args:
         cache: whose backbone is the source.
-        cut: what is probed; only the penultimate feature is what the source's classifier takes.
         classes: K names.
         chosen: by class, the number of the source's class.
         vouched: `package.module:factory`, where the source is a network of one's own.
@@ -35,8 +33,6 @@ def source_rows(
     Raises:
         ProbeError: no such class, or the source has no such row.
     """
-    if cut != PENULTIMATE:
-        raise ProbeError(f"the source's classifier takes the penultimate feature, not {cut!r}")
     manifest = cache.manifest
     name = trusted_name(manifest.backbone["name"], vouched)
     locator, preprocessing = manifest.backbone["locator"], manifest.recipe.preprocessing

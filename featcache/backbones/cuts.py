@@ -37,6 +37,13 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
+class InnerSplit(Split):
+    """A network cut at one of its own activations, from which its tail goes on."""
+
+    tail: nn.Module
+
+
+@dataclass(frozen=True, eq=False)
 class Call:
     """One call of a linear layer in an observed run.
 

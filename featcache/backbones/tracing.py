@@ -22,7 +22,7 @@ import torch
 from timm.models import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
 
-from featcache.backbones.cuts import Split, Stem
+from featcache.backbones.cuts import InnerSplit, Stem
 from featcache.errors import BackboneError
 
 _BATCHES = (2, 3)
@@ -171,7 +171,7 @@ def trace(network: nn.Module, size: tuple[int, int]) -> Traced:
     return Traced(whole, graph, ends, facts, carrying, _cuts(graph, facts, carrying), prefix)
 
 
-def split_at_node(traced: Traced, node: fx.Node) -> Split:
+def split_at_node(traced: Traced, node: fx.Node) -> InnerSplit:
     """Cut a network at a node of `Traced.cuts`."""
     nodes, position = list(traced.graph.nodes), traced.cuts[node]
     stem, tail = _Copy(traced, nodes[0], "pixels"), _Copy(traced, node, "activation")
@@ -179,7 +179,7 @@ def split_at_node(traced: Traced, node: fx.Node) -> Split:
         stem.add(before)
     for after in nodes[position + 1 :]:
         tail.add(after)
-    return Split(
+    return InnerSplit(
         stem.module(stem.place(node)), tail.module(tail.place(traced.output)), traced.shape(node)
     )
 

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 from torch import fx, nn
 
-from featcache.backbones.cuts import Split
+from featcache.backbones.cuts import InnerSplit
 from featcache.backbones.tracing import Seen, Traced, has_parts, split_at_node
 from featcache.errors import BackboneError
 
@@ -88,7 +88,7 @@ def find_unit(traced: Traced, name: str) -> Unit:
     raise BackboneError(f"no unit is called {name!r}; {there}")
 
 
-def split_at(traced: Traced, name: str) -> Split:
+def split_at(traced: Traced, name: str) -> InnerSplit:
     """Cut a network after a unit: the stem gives the unit's output, the tail goes on from it.
 
     Raises:

@@ -50,6 +50,13 @@ class Rung:
     stem: nn.Module | None = None
 
     @property
+    def trainable(self) -> nn.Module:
+        """The tail of a depth that has one."""
+        if self.tail is None:
+            raise ValueError(f"depth {self.depth} has no tail")
+        return self.tail
+
+    @property
     def from_pixels(self) -> bool:
         """Whether it trains from pixels, not from what is cached."""
         return self.stem is not None or self.cut == PIXELS
@@ -155,7 +162,7 @@ def ladder(
     names = [unit.name for unit in list_units(traced)]
     for depth in depths:
         if depth:
-            stem, tail, cut = _parts(traced, backbone, names, depth)
+            stem, tail, cut = _parts(traced, names, depth)
             trained = sum(p.numel() for p in tail.parameters())
             below = stem if live else None
             rungs.append(Rung(depth, cut, tail, tuple(names[:depth]), trained, total, below))
@@ -163,12 +170,10 @@ def ladder(
 
 
 def _parts(
-    traced: Traced, backbone: Backbone, names: Sequence[str], depth: int
+    traced: Traced, names: Sequence[str], depth: int
 ) -> tuple[nn.Module | None, nn.Module, str]:
     """Stem (none below the whole network), tail, and the cut between them."""
     if depth == len(names):
         return None, uncut(traced), PIXELS
     split = split_at(traced, names[depth])
-    if split.tail is None:
-        raise BackboneError(f"{backbone.name}: nothing stands above {names[depth]!r}")
     return split.stem, split.tail, names[depth]

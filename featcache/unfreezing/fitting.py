@@ -211,10 +211,7 @@ class Tuning:
 
 
 def _joined(at: Course | Stage, head: LinearHead, tensors: dict[str, Tensor]) -> TunedModel:
-    rung = at.rung
-    if rung.tail is None:
-        raise ProbeError(f"depth {rung.depth} has nothing to train; it is solved")
-    return model_of(rung.tail, head, tuned=tensors, stem=rung.stem)
+    return model_of(at.rung.trainable, head, tuned=tensors, stem=at.rung.stem)
 
 
 def _carried(model: TunedModel) -> dict[str, Tensor]:

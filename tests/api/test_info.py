@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from featcache import api
 from featcache.errors import CacheMissingError
+from featcache.store import manifest as manifests
 from featcache.store.cache import Cache
 
 
@@ -52,6 +54,15 @@ def test_a_source_that_is_gone_is_said_and_stops_nothing(own: tuple[Path, Path])
     assert not result.staleness.checked
     assert not result.staleness.fresh
     assert str(pictures) in str(result.staleness.reason)
+
+
+def test_a_public_data_set_is_not_fetched_to_look_at_it(own: tuple[Path, Path]) -> None:
+    found = manifests.load(own[1])
+    public = {"kind": "torchvision", "location": "flowers102"}
+    manifests.commit(own[1], replace(found, source=public), lambda: None)
+    state = api.info(own[1]).staleness
+    assert state.reason == "a public data set, which might have to be fetched for it"
+    assert not state.checked
 
 
 def test_verify_and_prune(own: tuple[Path, Path]) -> None:

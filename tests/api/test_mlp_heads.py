@@ -95,7 +95,9 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 def test_what_would_be_ignored_is_refused(
     extracted: Any, option: str, given: dict[str, Any]
 ) -> None:
-    with pytest.raises(ProbeError, match=f"--head mlp .* leave out {option}"):
+    with pytest.raises(
+        ProbeError, match=f"trains new units on the cached features; leave out {option}"
+    ):
         api.probe(extracted, **{**QUICK, **given})
 
 

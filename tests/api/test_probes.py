@@ -14,7 +14,7 @@ from PIL import Image
 
 from featcache import api
 from featcache.backbones.registry import load_backbone
-from featcache.errors import CacheDamagedError, CacheMissingError, ProbeError
+from featcache.errors import CacheDamagedError, CacheMissingError, ClassifierError, ProbeError
 from featcache.evaluation.paired import compare
 from featcache.evaluation.shots import support_rows
 from featcache.probing import labelled_rows
@@ -91,8 +91,13 @@ def test_against_an_earlier_result(extracted: Any, plain: Any) -> None:
     assert last.against.result == knn.result
     with pytest.raises(CacheMissingError, match="no result 'nope'"):
         api.probe(extracted, **QUICK, against=f"{extracted.cache}:nope")
-    with pytest.raises(ProbeError, match="not ridge"):
+    with pytest.raises(
+        ProbeError, match="heads with held-out probabilities are compared; not ridge"
+    ):
         api.probe(extracted, **QUICK, head="ridge", against=extracted.cache)
+    ridge = api.probe(extracted, **QUICK, head="ridge").result
+    with pytest.raises(ProbeError, match=r"other result has no probabilities \(ridge\); compare"):
+        api.probe(extracted, **QUICK, against=f"{extracted.cache}:{ridge}")
 
 
 @pytest.mark.faults
@@ -135,6 +140,13 @@ def test_calibration_is_there_where_there_are_probabilities(extracted: Any, plai
 def test_what_cannot_be_saved_is_refused_first(extracted: Any, tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="'knn' is for screening and cannot be saved"):
         api.probe(extracted, head="knn", save=tmp_path / "x.fc")
+    with pytest.raises(ClassifierError, match=r"head on the cut 'layer4\.0' cannot be saved yet"):
+        api.probe(extracted, cut="layer4.0", save=tmp_path / "x.fc")
+
+
+def test_suspects_of_a_head_without_probabilities_are_refused(extracted: Any) -> None:
+    with pytest.raises(ProbeError, match="suspects need held-out probabilities; use a softmax"):
+        api.probe(extracted, **QUICK, head="ridge", suspects=3)
 
 
 def test_every_question_has_an_identity_of_its_own(extracted: Any, plain: Any) -> None:
@@ -190,8 +202,10 @@ def test_a_protocol_gives_the_same_record(split: Any, protocol: str) -> None:
 
 
 def test_what_a_protocol_of_shots_has_not_is_refused(split: Any, tmp_path: Path) -> None:
-    with pytest.raises(ProbeError, match="leave out --save"):
+    with pytest.raises(ProbeError, match=r"'coop' fits a head for each support set.*out --save"):
         api.probe(split, protocol="coop", save=tmp_path / "x.fc")
+    with pytest.raises(ProbeError, match="'knn' is for screening and cannot be saved"):
+        api.probe(split, protocol="dinov2-knn", save=tmp_path / "x.fc")
     with pytest.raises(ProbeError, match="leave out --head knn"):
         api.probe(split, protocol="clip", head="knn")
     with pytest.raises(ProbeError, match="'imagenet': unknown; give one of default, clip"):
@@ -255,7 +269,8 @@ def test_a_head_starts_from_the_sources_own_rows(drinks: Any) -> None:
         ({"dog": 281}, {}, "no class 'dog'; there are: 'cat', 'cup'"),
         ({"cat": 1000}, {}, "cat=1000: efficientnet_lite0 has the classes 0 to 999"),
         ({"cat": 1}, {"head": "ridge"}, "'ridge' does not know --init-from-source"),
-        ({"cat": 1}, {"protocol": "clip"}, "leave out --protocol"),
+        ({"cat": 1}, {"protocol": "clip"}, "on the penultimate feature; leave out --protocol"),
+        ({"cat": 1}, {"cut": "blocks.6.0"}, "on the penultimate feature; leave out --protocol"),
         ({"cat": 1}, {"standardize": True}, "a prior with standardised features"),
     ],
 )

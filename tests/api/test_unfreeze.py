@@ -87,8 +87,12 @@ def test_the_sweep_repeats_on_fewer_pictures(cached: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"head": "ridge"}, "--head ridge"),
-        ({"cut": "layer3.0"}, "--cut layer3.0"),
+        ({"head": "ridge"}, "starts from the solved default head; leave out --head ridge"),
+        ({"cut": "layer3.0"}, "starts from the solved default head; leave out --cut layer3.0"),
+        (
+            {"training": api.TrainingOptions(data_sizes=(10**6,))},
+            r"1000000 pictures: give from \d+ \(two a class\) to \d+, which is all that may train",
+        ),
         ({"unfreeze": "0-99"}, "0-99"),
         ({"margin": 0.0}, "margin 0.0"),
         ({"training": api.TrainingOptions(rates=(0.0,))}, "rates"),

@@ -125,10 +125,56 @@ def test_tokens_that_stand_for_no_position_are_known(name, front, has_class) -> 
 
 
 def test_a_map_has_no_class_token(resnet: Traced, vit: Traced) -> None:
-    with pytest.raises(BackboneError, match=r"'layer4\.0' gives a map \(\d+ x 2 x 2\).*--pool avg"):
+    with pytest.raises(
+        BackboneError, match=r"a map \(\d+ x 2 x 2\), and a class token is one of .*--pool avg"
+    ):
         pool_of(resnet, "layer4.0", "cls")
     with pytest.raises(BackboneError, match="its 16 tokens do not begin with a class token"):
         pool_of(vit, "patch_embed", "cls")
+
+
+class Turns(nn.Module):
+    """Its two blocks give sides of all lengths or of one, behind turns that hide the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Turned(3, 5), Turned(5, 7)])
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        x = pixels[:, :, :6, :4]
+        for block in self.blocks:
+            x = block(x).transpose(1, 2)
+        return x.mean((2, 3))
+
+
+class Turned(nn.Module):
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.mix = Mix(before, after)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mix(x)
+
+
+class Mix(nn.Module):
+    """(B, C, H, W) to (B, H, O, W), which no layer of torch's would."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(after, before))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("oc,bchw->bhow", self.weight, x)
+
+
+def test_channels_that_nothing_tells_are_asked_for() -> None:
+    whole = trace(Turns().eval(), (8, 8))
+    says = (
+        r"cut 'blocks.0': nothing tells which axis of 6 x 5 x 4 holds the channels; .*--pool none"
+    )
+    with pytest.raises(BackboneError, match=says):
+        pool_of(whole, "blocks.0", "avg")
+    assert pooled_shape(whole, "blocks.0", "none") == (6, 5, 4)
 
 
 class InPlace(nn.Module):

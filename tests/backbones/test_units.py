@@ -239,6 +239,37 @@ def test_what_counts_rows_or_works_in_place_is_cut_right(kind: type[Small], batc
         assert torch.equal(split.tail(split.stem(pixels)), expected), node
 
 
+class CountsOneMore(Small):
+    """A size that neither stands still nor grows with the pictures crosses its upper cut."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.blocks[0](self.stem(pixels))
+        rows = torch.cat([x, x[:1]]).size(0)
+        return self.fc(self.blocks[1](x).mean((2, 3)) * rows)
+
+
+class CountsCalls(Small):
+    """Gives something else each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def between(self, x: Tensor) -> Tensor:
+        return x + self.calls.add_(1)
+
+
+def test_a_size_that_no_tail_could_know_is_no_cut() -> None:
+    traced = trace(CountsOneMore().eval(), (8, 8))
+    with pytest.raises(BackboneError, match="no cut here: a size of 3 at two pictures is 4 at thr"):
+        split_at(traced, "blocks.1")
+
+
+def test_a_network_that_is_never_the_same_has_no_cuts() -> None:
+    with pytest.raises(BackboneError, match="it gives other values once it is traced, so it has"):
+        trace(CountsCalls().eval(), (8, 8))
+
+
 def test_a_network_that_cannot_be_traced_says_what_can_be_done() -> None:
     with pytest.raises(BackboneError, match=r"cannot be traced, so it has no inner cuts .*--cut"):
         trace(DecidesByValue().eval(), (8, 8))

@@ -74,7 +74,9 @@ def test_a_changed_description_is_seen(saved: Path, tmp_path: Path) -> None:
     swapped = saved.read_bytes().replace(rb"[\"cat\",\"coffee\"]", rb"[\"coffee\",\"cat\"]")
     assert swapped != saved.read_bytes()
     (tmp_path / "swapped.fc").write_bytes(swapped)
-    with pytest.raises(ClassifierError, match="its digest does not match"):
+    with pytest.raises(
+        ClassifierError, match=r"swapped\.fc: its digest does not match: it was changed"
+    ):
         files.read(tmp_path / "swapped.fc")
 
 
@@ -120,7 +122,7 @@ def test_what_is_no_classifier(tmp_path: Path, pictures: Path) -> None:
         (pictures / "cat" / "00.png", "not a classifier file, or damaged"),
         (plain, "a safetensors file, but no classifier of featcache"),
         (listed, "its description cannot be read"),
-        (tmp_path, "is a folder"),
+        (tmp_path, "is a folder; give the file `probe --save` made"),
         (tmp_path / "none.fc", "no such classifier; make one with `featcache probe"),
     ]:
         with pytest.raises(ClassifierError, match=says) as caught:

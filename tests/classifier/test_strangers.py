@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from featcache import api
@@ -142,6 +143,37 @@ def test_other_tensors_are_refused(tmp_path: Path, saved: Path, tried) -> None:
         with pytest.raises(ClassifierError, match=r"x\.fc"):
             files.read(tmp_path / "x.fc")
     tried("a forged classifier", 2, sees=SEES)
+
+
+def test_a_tensor_that_is_none_of_its_parts_is_named(saved: Path, tmp_path: Path, tried) -> None:
+    path = tmp_path / "more.fc"
+    with safe_open(saved, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in ("head.weight", "head.bias")}
+        described = file.metadata()
+    for name, says in (
+        ("x", "it holds a tensor 'x', which is none of its parts"),
+        ("head.weight", r"head\.weight is torch\.float64, not torch\.float32"),
+    ):
+        save_file({**tensors, name: torch.zeros(2, dtype=torch.float64)}, path, described)
+        with pytest.raises(ClassifierError, match=rf"more\.fc: {says}"):
+            files.read(path)
+    tried("a forged classifier", 2, sees=SEES)
+
+
+def test_a_description_that_is_spelt_otherwise_is_refused(saved: Path, tmp_path: Path) -> None:
+    """Its digest is of what it says: a byte more would not be seen."""
+    with safe_open(saved, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in ("head.weight", "head.bias")}
+        described = file.metadata()["featcache"]
+    save_file(tensors, tmp_path / "spelt.fc", {"featcache": described + " "})
+    with pytest.raises(ClassifierError, match=r"spelt\.fc: its description was changed after it"):
+        files.read(tmp_path / "spelt.fc")
+
+
+def test_a_loss_that_is_none_is_refused(saved: Path, tmp_path: Path) -> None:
+    path = forged(saved, tmp_path / "loss.fc", loss="cosine")
+    with pytest.raises(ClassifierError, match=r"loss\.fc: its classes or its loss are none; save"):
+        files.read(path)
 
 
 def test_a_huge_header_is_not_read(tmp_path: Path, tried) -> None:

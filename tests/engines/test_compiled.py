@@ -9,6 +9,7 @@ from featcache.backbones.registry import Backbone
 from featcache.engines import make_engine
 from featcache.engines.choosing import _can_compile
 from featcache.engines.parity import relative_differences
+from featcache.errors import EngineError
 
 
 @pytest.mark.slow
@@ -32,3 +33,22 @@ def test_features_are_torchs_and_no_batch_compiles_again(
         assert relative_differences(theirs, ours).max() < 1e-5
     counters = torch._dynamo.utils.counters
     assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own parts
+def test_a_network_that_cannot_be_compiled_says_so(backbone: Backbone, pixels: np.ndarray) -> None:
+    import torch
+
+    class Broken(torch.nn.Module):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.cholesky(batch, no_such_option=True)
+
+    engine = make_engine("torch-compile", Broken(), backbone.preprocessing, device="cpu")
+    with (
+        engine,
+        pytest.raises(
+            EngineError, match=r"torch cannot compile this network \(.*\); take --engine torch"
+        ),
+    ):
+        engine.run(pixels)

@@ -140,7 +140,9 @@ def test_what_it_cannot_do_is_said(backbone: Backbone) -> None:
         engine_of(backbone, device="cuda")
     with pytest.raises(EngineError, match="does not run on activations; take --engine torch"):
         make_engine("openvino", backbone.stem, None)
-    with pytest.raises(EngineError, match=r"precision 'tf32'.*fp32, bf16, fp16"):
+    with pytest.raises(
+        EngineError, match="precision 'tf32': engine 'openvino' has fp32, bf16, fp16"
+    ):
         engine_of(backbone, precision="tf32")
     with pytest.raises(EngineError, match=r"precision 'int4': no engine has it"):
         engine_of(backbone, precision="int4")
@@ -182,6 +184,12 @@ def test_a_network_that_it_cannot_read_is_an_error_that_says_so(backbone: Backbo
         EngineError, match=r"OpenVINO cannot run this network \(.*take --engine tor"
     ):
         make_engine("openvino", Odd(), backbone.preprocessing)
+
+
+def test_what_fails_while_it_runs_is_an_error_that_says_so(backbone: Backbone) -> None:
+    says = r"OpenVINO failed \(.*\); take --engine torch"
+    with engine_of(backbone) as engine, pytest.raises(EngineError, match=says):
+        engine.run(np.zeros((2, 7, 7, 3), np.uint8))
 
 
 def test_where_it_is_not_installed_the_error_says_how(

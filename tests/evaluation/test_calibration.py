@@ -165,9 +165,21 @@ def test_probabilities_that_say_nothing_have_temperature_one():
     ("p", "y", "says"),
     [
         (np.zeros((0, 2)), np.zeros(0, int), "at least one row"),
-        (np.ones((3, 2)) / 2, np.zeros((3, 3), bool), "of shape"),
-        (np.full((3, 2), np.nan), np.zeros(3, int), "not all from 0 to 1"),
-        (np.full((3, 2), 1.5), np.zeros(3, int), "not all from 0 to 1"),
+        (
+            np.ones((3, 2)) / 2,
+            np.zeros((3, 3), bool),
+            "for targets of shape .*, with at least one row",
+        ),
+        (
+            np.full((3, 2), np.nan),
+            np.zeros(3, int),
+            "to be calibrated are not all from 0 to 1; check the head",
+        ),
+        (
+            np.full((3, 2), 1.5),
+            np.zeros(3, int),
+            "to be calibrated are not all from 0 to 1; check the head",
+        ),
     ],
 )
 def test_nonsense_is_refused(p, y, says):

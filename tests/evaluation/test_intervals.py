@@ -106,7 +106,7 @@ def test_ignoring_the_groups_would_not_cover():
 
 
 def test_nonsense_is_refused():
-    with pytest.raises(ProbeError, match="no rows"):
+    with pytest.raises(ProbeError, match="an interval of no rows; hold some rows out"):
         accuracy_interval(np.zeros(0, bool))
-    with pytest.raises(ProbeError, match="between 0 and 1"):
+    with pytest.raises(ProbeError, match="confidence 95; give a number between 0 and 1, such"):
         accuracy_interval(np.ones(3, bool), confidence=95)

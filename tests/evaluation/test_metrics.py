@@ -82,10 +82,22 @@ def test_a_label_set_is_right_only_as_a_whole():
     ("p", "y", "says"),
     [
         (np.zeros((0, 2)), np.zeros(0, int), "at least one row"),
-        (np.ones((3, 2)) / 2, np.zeros(2, int), "of shape"),
-        (np.ones((3, 2)) / 2, np.zeros((3, 3), bool), "of shape"),
-        (np.full((3, 2), np.nan), np.zeros(3, int), "not finite"),
-        (np.ones((3, 2)) / 2, np.zeros((3, 2), bool), "has a label"),
+        (np.ones((3, 2)) / 2, np.zeros(2, int), "for targets of shape .*, with at least one row"),
+        (
+            np.ones((3, 2)) / 2,
+            np.zeros((3, 3), bool),
+            "for targets of shape .*, with at least one row",
+        ),
+        (
+            np.full((3, 2), np.nan),
+            np.zeros(3, int),
+            "to be scored are not finite; check the features",
+        ),
+        (
+            np.ones((3, 2)) / 2,
+            np.zeros((3, 2), bool),
+            "none of the 3 scored rows has a label; label some",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_refused(p, y, says):

@@ -153,9 +153,9 @@ def test_every_seed_draws_anew_and_every_row_may_be_drawn():
 @pytest.mark.parametrize(
     ("targets", "shots", "says"),
     [
-        (np.zeros(3, int), 0, "at least 1"),
-        (np.zeros((3, 2), bool), 1, "several labels"),
-        (np.zeros(4, int), 1, "of 4, 3, 3, 3 rows"),
+        (np.zeros(3, int), 0, "0 shots; give at least 1"),
+        (np.zeros((3, 2), bool), 1, "rows have several labels; shots are counted of one"),
+        (np.zeros(4, int), 1, "keys and eligible are of 4, 3, 3, 3 rows; give one of each"),
     ],
 )
 def test_nonsense_is_refused(targets, shots, says):

@@ -174,7 +174,7 @@ def test_several_labels_a_row_are_dealt_by_group(seed, n, cv):
         ([0, 0, 0], [0, 1, 2], 5, "1 of 1 classes can be held out"),
         ([0, 0, 0, 1], [0, 1, 2, 3], 5, "1 of 2 classes can be held out"),
         ([0, 0, 1, 1], [0, 0, 1, 1], 5, "0 of 2 classes.*add pictures, or separate groups"),
-        ([[True], [False]], [3, 3], 5, "all 2 rows are in 1 group"),
+        ([[True], [False]], [3, 3], 5, "in 1 group, 2 are needed to hold one out; add pictures"),
     ],
 )
 def test_labels_that_allow_no_folds(y, ids, cv, says):

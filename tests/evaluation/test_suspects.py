@@ -118,7 +118,11 @@ def test_one_class_alone_has_nothing_to_compare_with():
         (np.ones((3, 2)) / 2, np.array([0, 1, 2]), "from 0 to K - 1"),
         (np.ones((3, 2)) / 2, np.array([0, 1, -1]), "from 0 to K - 1"),
         (np.ones((0, 2)), np.zeros(0, int), "at least one row"),
-        (np.full((2, 2), np.nan), np.array([0, 1]), "out-of-fold"),
+        (
+            np.full((2, 2), np.nan),
+            np.array([0, 1]),
+            "not all from 0 to 1; give those of out-of-fold",
+        ),
     ],
 )
 def test_nonsense_is_refused(p, y, says):

@@ -271,7 +271,10 @@ def test_a_single_class_is_named_before_the_first_fit(problem):
         ({"grid": np.array([1.0, -1.0])}, "positive values of C"),
         ({"grid": np.array([])}, "positive values of C"),
         ({"tolerance": 0.0}, "tolerance 0.0"),
-        ({"features": np.full((120, 20), np.inf, np.float32)}, "not finite"),
+        (
+            {"features": np.full((120, 20), np.inf, np.float32)},
+            "probe: features of training rows are not finite; check the pictures",
+        ),
         ({"features": np.zeros(120, np.float32)}, "features of shape"),
     ],
 )

@@ -151,14 +151,18 @@ def test_numbers_that_randaugment_has_not_are_refused(policy: str) -> None:
 
 @pytest.mark.parametrize(("policy", "count"), [("none", 2), ("flip", 3), ("standard", 0)])
 def test_more_views_than_a_policy_has_are_refused(policy: str, count: int) -> None:
-    with pytest.raises(AugmentationError, match=f"{count} views by '{policy}'"):
+    with pytest.raises(
+        AugmentationError, match=rf"{count} views by '{policy}': give .*; the plain picture is one"
+    ):
         views_of(policy, count)
 
 
 def test_senseless_seeds_and_crops_are_refused() -> None:
-    with pytest.raises(AugmentationError, match="seed -1"):
+    with pytest.raises(AugmentationError, match="augment seed -1: give one from 0 to"):
         views_of("standard", 2, -1)
-    with pytest.raises(AugmentationError, match="tta -1"):
+    with pytest.raises(
+        AugmentationError, match="tta -1, seed 0: give how many random crops, from 0"
+    ):
         tta_views(-1)
     assert tta_views(2, 5) == (View(TTA, 5, 1), View(TTA, 5, 2))
 

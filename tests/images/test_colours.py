@@ -186,15 +186,15 @@ def test_32_bit_integers_within_16_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    "samples",
+    ("samples", "are"),
     [
-        np.array([[0.5]], np.float32),
-        np.array([[65536]], np.int32),
-        np.array([[-1]], np.int32),
+        (np.array([[0.5]], np.float32), "32-bit float samples"),
+        (np.array([[65536]], np.int32), "integer samples beyond 16 bits or below zero"),
+        (np.array([[-1]], np.int32), "integer samples beyond 16 bits or below zero"),
     ],
 )
-def test_samples_without_a_white_are_refused(samples: np.ndarray) -> None:
-    with pytest.raises(PictureError, match=r"no defined white: .*; convert it to 8-bit"):
+def test_samples_without_a_white_are_refused(samples: np.ndarray, are: str) -> None:
+    with pytest.raises(PictureError, match=f"no defined white: {are}; convert it to 8-bit"):
         decode(encoded(Image.fromarray(samples), "TIFF"))
 
 

@@ -189,7 +189,7 @@ def test_stl10(root: Path) -> None:
     assert picture[0, 1].tolist() == [99, 99, 99]
     assert picture[1, 0].tolist() == [1, 2, 3]
     for path in ("test/00002", "val/00000", "test/x", "test"):
-        with pytest.raises(PictureError, match="missing"):
+        with pytest.raises(PictureError, match="missing: stl10 has no such picture"):
             source.read(path)
 
 

@@ -153,7 +153,7 @@ def test_a_multi_picture_jpeg_gives_its_first() -> None:
 
 
 def test_content_counts_not_the_name(gradient: np.ndarray) -> None:
-    assert reason(b"%PDF-1.7 and a lot more of it").startswith("not a picture: ")
+    assert reason(b"%PDF-1.7 and a lot more of it").startswith("not a picture: none of JPEG")
     assert reason(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic").startswith("not a picture: ")
     assert reason(encoded(Image.fromarray(gradient), "PPM")).startswith("not a picture: ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,23 @@ def test_a_fifo_that_took_a_files_place_is_not_waited_for(
         read_file(str(tmp_path), "1.jpg")
 
 
+def test_a_file_that_does_not_fit_in_memory(tmp_path: Path) -> None:
+    with (tmp_path / "1.jpg").open("wb") as file:
+        file.truncate(1 << 30)
+    code = (
+        "import resource, sys\n"
+        "from featcache.errors import PictureError\n"
+        "from featcache.images.files import read_file\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "try:\n    read_file(sys.argv[1], '1.jpg')\n"
+        "except PictureError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "too large: it does not fit in memory\n"
+
+
 def test_a_file_that_vanished_and_one_that_grows(
     tmp_path: Path, write_picture: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,7 +83,9 @@ def test_a_file_that_vanished_and_one_that_grows(
 def test_a_file_too_large_for_any_picture_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "1.jpg").open("wb") as file:
         file.truncate(1 << 40)  # no byte of which is on the disk
-    with pytest.raises(PictureError, match="too large: 1,099,511,627,776 bytes"):
+    with pytest.raises(
+        PictureError, match="too large: 1,099,511,627,776 bytes, the limit is 2,147"
+    ):
         read_file(str(tmp_path), "1.jpg")
 
 

@@ -115,7 +115,7 @@ def test_several_labels_are_refused(rows_of: Any, few: Any) -> None:
     labels[:3] = True
     data = rows_of(few[0], labels)
     spec = replace(SPEC, loss="logistic")
-    with pytest.raises(ProbeError, match="one label a picture"):
+    with pytest.raises(ProbeError, match="counted of one label a picture, these have several"):
         few_shots(data, spec, (1,), 2, fit_probe(data, spec))
 
 

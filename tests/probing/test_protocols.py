@@ -501,7 +501,9 @@ def test_several_labels_are_refused(few: Any, rows_of: Any, splits_of: Any, name
 def test_what_the_protocol_fixes_is_refused(
     split: Any, name: str, change: dict[str, Any], option: str
 ) -> None:
-    with pytest.raises(ProbeError, match=f"protocol '{name}' fixes {option}, .*leave it out"):
+    with pytest.raises(
+        ProbeError, match=f"protocol '{name}' fixes {option}, .* was given; leave it out, or give"
+    ):
         run_protocol(name, split(train=3, test=1), replace(SPEC, **change))
 
 

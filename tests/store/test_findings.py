@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from featcache.errors import CacheDamagedError, CacheMissingError
-from featcache.store import findings
+from featcache.store import documents, findings
 from featcache.store.files import write_durably
 from featcache.store.findings import list_findings, read_findings, write_findings
 
@@ -62,6 +62,24 @@ def test_a_changed_byte_is_damage(tmp_path: Path, pattern: str) -> None:
             read_findings(tmp_path, "abc")
 
 
+def test_what_is_wrong_with_a_record_is_said(tmp_path: Path) -> None:
+    path = write_findings(tmp_path, "abc", RECORD, ROWS) / "result.json"
+    whole = path.read_bytes()
+    for content, says in (
+        (b"not JSON", r"result\.json: not a result \(.*\); probe again"),
+        (whole.replace(b"0", b"1", 1), r"result\.json: it was changed after it was written; probe"),
+        (documents.encode({"rows": 3}), r"result\.json: it has no record, or names no rows"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(CacheDamagedError, match=says):
+            read_findings(tmp_path, "abc")
+
+
+def test_a_result_of_a_cache_that_is_gone_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(CacheMissingError, match="gone: the cache is gone; the result is not kept"):
+        write_findings(tmp_path / "gone", "abc", RECORD, ROWS)
+
+
 def test_rows_that_are_gone_are_damage(tmp_path: Path) -> None:
     place = write_findings(tmp_path, "abc", RECORD, ROWS)
     next(place.glob("rows-*.h5")).unlink()
@@ -71,7 +89,7 @@ def test_rows_that_are_gone_are_damage(tmp_path: Path) -> None:
 
 def test_an_unknown_result_names_those_there_are(tmp_path: Path) -> None:
     write_findings(tmp_path, "abc", RECORD, ROWS)
-    with pytest.raises(CacheMissingError, match="no result 'xyz'; there are: abc"):
+    with pytest.raises(CacheMissingError, match=f"{tmp_path}: no result 'xyz'; there are: abc"):
         read_findings(tmp_path, "xyz")
 
 

@@ -85,5 +85,8 @@ def test_a_damaged_file_of_the_same_name_is_written_again(tmp_path: Path, make) 
 
 def test_another_hdf5_file_is_no_index(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_bytes(hdf5.encode({"hashes": np.zeros(3)}, {}))
-    with pytest.raises(CacheDamagedError, match="not an index"):
+    with pytest.raises(CacheDamagedError, match=r"x\.h5: hashes are float64 \[3\]; not an index"):
         read_index(tmp_path / "x.h5")
+    (tmp_path / "y.h5").write_bytes(hdf5.encode({"rows": np.zeros(3)}, {}))
+    with pytest.raises(CacheDamagedError, match=r"y\.h5: 'hashes' is missing; not an index of"):
+        read_index(tmp_path / "y.h5")

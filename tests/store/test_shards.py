@@ -90,7 +90,7 @@ def test_an_index_is_no_shard(tmp_path: Path, make) -> None:
     from featcache.store.index import write_index
 
     name, _ = write_index(tmp_path, make.index(range(3)))
-    with pytest.raises(CacheDamagedError, match="not a shard"):
+    with pytest.raises(CacheDamagedError, match="is missing; not a shard of featcache"):
         map_shard(tmp_path / name, STREAM, (5,), 3, 0)
 
 

@@ -94,7 +94,7 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_forged_manifests_are_refused_by_name(cache_folder: Path, forgery: str, tried) -> None:
     forge(cache_folder, FORGERIES[forgery])
-    with pytest.raises(CacheDamagedError, match=r"manifest\.json"):
+    with pytest.raises(CacheDamagedError, match=r"manifest\.json: not a manifest \("):
         manifests.load(cache_folder)
     tried("a forged manifest", 1, sees=SEES)
 

@@ -167,7 +167,10 @@ def test_another_source_is_refused_until_it_is_to_be_replaced(
 ) -> None:
     other = {"kind": "folder", "location": "/elsewhere"}
     with (
-        pytest.raises(CacheMismatchError, match="location: /elsewhere here, /pictures there"),
+        pytest.raises(
+            CacheMismatchError,
+            match=r"holds another source \(location: /elsewhere here, /pictures there\)",
+        ),
         hold(source=other),
     ):
         pass

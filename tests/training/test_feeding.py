@@ -195,7 +195,7 @@ def test_what_fails_in_the_thread_is_raised_and_the_thread_ends() -> None:
         (np.arange(3), 4, r"positions of shape \(3,\) for 4 targets"),
         (np.array([0, 9]), 2, "positions from 0 to 9 of 5 rows"),
         (np.array([-1, 0]), 2, "positions from -1"),
-        (np.empty(0, int), 0, "no picture"),
+        (np.empty(0, int), 0, "there is no picture to train on or to judge by; give some"),
     ],
 )
 def test_positions_that_cannot_be_are_refused(positions, n, said) -> None:

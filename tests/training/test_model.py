@@ -160,7 +160,11 @@ def test_a_whole_network_is_a_tail_too(resnet) -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "said"),
     [
-        ("layer1.0.conv1.weight", (64, 64, 3, 3), "is not in the tail"),
+        (
+            "layer1.0.conv1.weight",
+            (64, 64, 3, 3),
+            "is not in the tail; give tensors of the same network",
+        ),
         ("layer4.1.bn1.bias", (7,), r"is \(512,\) there"),
     ],
 )

@@ -311,6 +311,17 @@ def test_a_rate_is_chosen_by_the_validation_pictures(tiny) -> None:
         choose_rate(joined(tail), data, TrainingSpec(), validation=held, rates=())
 
 
+def test_a_batch_that_does_not_fit_says_what_can_be_smaller(tiny) -> None:
+    class Greedy(nn.Module):
+        def forward(self, activations: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    _, data = tiny()
+    says = "cpu: a batch of 7 pictures does not fit its memory; give a smaller batch_size"
+    with pytest.raises(TrainingError, match=says):
+        train(joined(Greedy()), data, TrainingSpec(epochs=1, batch_size=7))
+
+
 def test_on_real_digits_the_tail_learns_what_the_head_alone_cannot() -> None:
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression

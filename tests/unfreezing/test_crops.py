@@ -175,9 +175,17 @@ def test_random_weights_fewer_pictures_and_what_is_kept(cropped: Any, tmp_path: 
     assert fit.with_crops is None
 
 
+def test_views_that_are_not_there_are_named(cropped: Any, tmp_path: Any) -> None:
+    says = r"no activations of view 1 .* at 'layer1\.0'; run `featcache extract` with the same --vi"
+    with pytest.raises(CacheMissingError, match=says):
+        swept(cropped, spec_of(3), tmp_path)
+
+
 def test_crops_that_are_not_there_are_named(cropped: Any, tmp_path: Any) -> None:
     plain = replace(cropped, data=replace(cropped.data, views=None))
-    with pytest.raises(CacheMissingError, match=r"'layer1\.0'.*--cut layer1\.0 --pool none.*--tta"):
+    with pytest.raises(
+        CacheMissingError, match=r"extract` with --cut layer1\.0 --pool none and .*--tta"
+    ):
         swept(plain, spec_of(3, crops=CROPS), tmp_path)
     with pytest.raises(CacheMissingError, match=r"view 3 of 'tta', seed 4 at 'penultimate'"):
         swept(plain, spec_of(crops=tta_views(3, seed=4)), tmp_path)

@@ -29,7 +29,15 @@ from featcache.probing.rows import LabelledRows
 from featcache.probing.solving import Progress
 from featcache.probing.spec import Probed, ProbeSpec
 
-__all__ = ["DEFAULT", "OF_SHOTS", "PROTOCOLS", "FewShots", "Protocol", "run_protocol"]
+__all__ = [
+    "DEFAULT",
+    "OF_SHOTS",
+    "PROTOCOLS",
+    "FewShots",
+    "Protocol",
+    "find_protocol",
+    "run_protocol",
+]
 
 DEFAULT = "default"
 
@@ -98,6 +106,18 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
 )
 
 
+def find_protocol(name: str) -> Protocol:
+    """The protocol of a name.
+
+    Raises:
+        ProbeError: there is none.
+    """
+    protocol = PROTOCOLS.get(name)
+    if protocol is None:
+        raise ProbeError(f"protocol {name!r}: unknown; give one of {', '.join(PROTOCOLS)}")
+    return protocol
+
+
 def run_protocol(
     name: str, data: LabelledRows, spec: ProbeSpec, progress: Progress | None = None
 ) -> Probed | FewShots:
@@ -114,9 +134,7 @@ def run_protocol(
     Raises:
         ProbeError: no such protocol, or data or spec are not for it; says what to do.
     """
-    protocol = PROTOCOLS.get(name)
-    if protocol is None:
-        raise ProbeError(f"protocol {name!r}: unknown; give one of {', '.join(PROTOCOLS)}")
+    protocol = find_protocol(name)
     if protocol.run is None:
         return fit_probe(data, spec, progress)
     started = time.perf_counter()
