@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from featcache_cli.extract import EngineName
-from featcache_cli.rendering import percent, printable, progress, show, show_json, table
+from featcache_cli.rendering import cell, percent, printable, progress, show, show_json, table
 
 
 class AveragingName(StrEnum):
@@ -78,6 +78,9 @@ def predict(
     $ featcache predict pets.fc 'holiday/*.jpg' --min-probability 0.8
 
     $ featcache predict pets.fc holiday/ --csv > labels.csv
+
+    In CSV control characters are spelt out, and a name that a spreadsheet would take for a formula
+    (it begins with = + - @, or with ' already) has a ' in front. --json has names as they are.
     """
     if as_json and as_csv:
         raise typer.BadParameter("give either --json or --csv")
@@ -128,7 +131,7 @@ def write_csv(predictions: Any) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["path", "label", "probability", "error"])
     for p in predictions:
-        label = p.label if p.labels is None else ";".join(p.labels)
+        labels = (p.label or "",) if p.labels is None else p.labels
         probability = "" if p.probability is None else f"{p.probability:.6g}"
-        row = [p.path, label or "", probability, p.error or ""]
-        writer.writerow(text.encode("utf-8", "backslashreplace").decode() for text in row)
+        label = ";".join(map(cell, labels))
+        writer.writerow([cell(p.path), label, probability, cell(p.error or "")])

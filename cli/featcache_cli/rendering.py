@@ -4,6 +4,7 @@ import json
 import logging
 import shlex
 import sys
+import unicodedata
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,12 @@ _STAGES = {
     "predict": ("predicting", "pictures"),
 }
 
+_NOT_IN_CELLS = {"Cc", "Cs", "Zl", "Zp"}
+"""Categories of Unicode that end a line, steer a terminal or are no characters."""
+
+_FORMULA = tuple("=+-@＝＋－＠'")  # noqa: RUF001 - spreadsheets take wide signs for narrow ones
+"""What a cell begins with that a spreadsheet would run, and what marks those."""
+
 Report = Callable[[str, int, int], None]
 
 
@@ -35,6 +42,19 @@ def printable(text: str) -> str:
     """Text from files, safe to print: no control characters, no lone surrogates, no markup."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return escape(shown)
+
+
+def cell(text: str) -> str:
+    """Text from files, safe in a cell of CSV: no control characters, and no spreadsheet's formula.
+
+    A cell that a spreadsheet would run gets a ' in front, as OWASP advises ("CSV injection"); so
+    does one that begins with ', so that taking one away gives back the name.
+    """
+    spelt = "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _NOT_IN_CELLS else c
+        for c in text
+    )
+    return f"'{spelt}" if spelt.startswith(_FORMULA) else spelt
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -20,12 +20,13 @@ from PIL import Image
 
 from featcache import api
 from featcache.recipe import Stream
-from featcache.results import ChangeCounts, InfoResult, Staleness
+from featcache.results import ChangeCounts, InfoResult, Prediction, Staleness
 from featcache.store import documents
 from featcache.store.cache import Cache
 from featcache.store.findings import write_findings
 from featcache.store.index import write_index
 from featcache.store.strings import Strings
+from featcache_cli.predict import write_csv
 from featcache_cli.probe import ProtocolName, bytes_of
 from featcache_cli.rendering import printable
 
@@ -253,7 +254,8 @@ def test_csv(invoke: Any, classifier: Path, pictures: Path, tmp_path: Path) -> N
     result = invoke("predict", classifier, tmp_path, "missing.png", "--csv")
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert list(rows[0]) == ["path", "label", "probability", "error"]
-    assert rows[0]["path"] == str(tmp_path / name).encode("utf-8", "backslashreplace").decode()
+    assert rows[0]["path"] == str(tmp_path / r'a,"b"\n\udcff.jpg')
+    assert "\n" not in rows[0]["path"]
     assert 0 < float(rows[0]["probability"]) <= 1
     assert rows[1] == {
         "path": "missing.png",
@@ -261,6 +263,34 @@ def test_csv(invoke: Any, classifier: Path, pictures: Path, tmp_path: Path) -> N
         "probability": "",
         "error": "missing: there is no such file",
     }
+
+
+FORMULAS = ["=1+2.jpg", "+1.jpg", "-x.jpg", "@sum.jpg", "＝1.jpg", "'quoted.jpg", "'=both.jpg"]  # noqa: RUF001
+
+
+def test_no_name_is_a_formula_in_csv_and_every_name_comes_back(
+    invoke: Any,
+    classifier: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = ["a=b.jpg", "鹿\u3000(1).jpg", "C:\\n.jpg"]
+    for name in (*FORMULAS, *plain):
+        shutil.copy(pictures / "cat" / "00.jpg", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    result = invoke("predict", "--csv", "--", classifier, *FORMULAS, *plain)
+    found = [row["path"] for row in csv.DictReader(io.StringIO(result.stdout))]
+    assert found == [f"'{name}" for name in FORMULAS] + plain
+    assert [name.removeprefix("'") for name in found] == [*FORMULAS, *plain]
+
+
+def test_no_label_of_a_cell_is_a_formula(capsys: pytest.CaptureFixture[str]) -> None:
+    several = Prediction("a.jpg", None, 0.5, labels=("cat", "=1+2", "a\tb"))
+    write_csv([several, Prediction("b.jpg", "@one", 0.5)])
+    _, first, second = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert first[1] == r"cat;'=1+2;a\tb"
+    assert second[1] == "'@one"
 
 
 def test_names_cannot_disturb_a_terminal(
