@@ -181,6 +181,11 @@ class Laboratory:
         self.pictures(0, 10)
         return recorded(self.disk, lambda disk: run(self.job(disk, **options)), look_at_cache)
 
+    def int8(self) -> Deed:
+        """A cache whose network is calibrated on pictures that it keeps."""
+        pytest.importorskip("nncf")
+        return self.extraction(engine="openvino", precision="int8")
+
     def more_pictures(self) -> Deed:
         """Another index, and shards beside those that are there."""
         self.pictures(0, 6)
@@ -284,6 +289,7 @@ DEEDS: dict[str, Callable[[Laboratory], Deed]] = {
     "extraction": lambda lab: lab.extraction(),
     "views": lambda lab: lab.extraction(views=views_of("flip", 2, 0)),
     "cut": lambda lab: lab.extraction(cuts=("layer4.0",)),
+    "int8": Laboratory.int8,
     "more pictures": Laboratory.more_pictures,
     "derivation": Laboratory.derivation,
     "prune": Laboratory.pruning,
@@ -304,8 +310,9 @@ def laboratory(tmp_path: Path, jpegs, light) -> Laboratory:
 
 
 def deeds() -> list[Any]:
-    """Their names; tracing a network for its cuts takes longest."""
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name == "cut")) for name in DEEDS]
+    """Their names; to trace a network for its cuts, or to calibrate one, takes longest."""
+    long = {"cut": [pytest.mark.slow], "int8": [pytest.mark.slow]}
+    return [pytest.param(name, marks=long.get(name, [])) for name in DEEDS]
 
 
 @pytest.fixture(params=deeds())
