@@ -2,15 +2,17 @@
 
     python fuzz.py KIND FOLDER SEED COUNT
 
-KIND is "shard", "index", "manifest", "record" or "rows" (of a result) with FOLDER a cache that
-has a result `found`; or "fc", with FOLDER holding `whole.fc`. Checksums are put right after each
-mutation, so that what is behind them is reached. Memory is limited and each file has its time: who
-exceeds either dies, or says so. Prints one JSON object: how many were refused by a typed error that
-names the file, how many were read, and every other outcome in full.
+KIND is "shard", "index", "manifest", "calibration", "record" or "rows" (of a result) with FOLDER a
+cache that has pixels of calibration and a result `found`; or "fc", with FOLDER holding `whole.fc`.
+Checksums are put right after each mutation, so that what is behind them is reached. Memory is
+limited and each file has its time: who exceeds either dies, or says so. Prints one JSON object: how
+many were refused by a typed error that names the file, how many were read, and every other outcome
+in full.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -22,6 +24,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +32,10 @@ import numpy as np
 
 from featcache.errors import FeatcacheError
 from featcache.recipe import canonical_json, sha256_json
-from featcache.store import documents
+from featcache.store import documents, hdf5
+from featcache.store import manifest as manifests
 from featcache.store.cache import Cache
+from featcache.store.calibration import CALIBRATION, calibration_name, read_calibration
 from featcache.store.findings import read_findings
 from featcache.store.upkeep import verify_files
 
@@ -177,7 +182,10 @@ class Mutant:
         self.result = folder / "results" / "found"
         self.record, _ = documents.decode((self.result / "result.json").read_bytes())
         self.rows = next(self.result.glob("rows-*.h5"))
-        self.whole = {path: path.read_bytes() for path in (self.shard, self.index, self.rows)}
+        self.pixels = folder / CALIBRATION
+        self.recipe = manifests.load(folder).recipe
+        files = self.shard, self.index, self.rows, self.pixels
+        self.whole = {path: path.read_bytes() for path in files}
 
     def put_shard(self, rng: random.Random) -> None:
         content, body = altered_bytes(self.whole[self.shard], rng), copy.deepcopy(self.manifest)
@@ -194,6 +202,14 @@ class Mutant:
 
     def put_manifest(self, rng: random.Random) -> None:
         self.put(altered_json(self.manifest, rng))
+
+    def put_calibration(self, rng: random.Random) -> None:
+        self.pixels.write_bytes(altered_bytes(self.whole[self.pixels], rng))
+        name = "0" * 64
+        with contextlib.suppress(FeatcacheError):
+            arrays = hdf5.map_arrays(self.pixels)
+            name = next((calibration_name(array) for array in arrays.values()), name)
+        self.recipe = replace(self.recipe, precision="int8", calibration=name)
 
     def put_record(self, rng: random.Random) -> None:
         (self.result / "result.json").write_bytes(text_of(altered_json(self.record, rng)))
@@ -229,6 +245,11 @@ class Mutant:
             dict(reader.skips)
         assert len(labels) == len(index)
         opened.stream()
+
+    def use_calibration(self) -> None:
+        """What a start of an int8 network does."""
+        pixels = read_calibration(self.folder, self.recipe)
+        assert pixels.shape == (len(pixels), *self.recipe.preprocessing.size, 3)
 
     def use_result(self) -> None:
         """What a comparison does with a result."""
@@ -284,8 +305,9 @@ def steps(kind: str, folder: Path) -> tuple[Callable[[random.Random], None], Cal
         classifier = Classifier(folder)
         return classifier.put, classifier.use
     mutant = Mutant(folder)
-    use = mutant.use_result if kind in ("record", "rows") else mutant.use
-    return getattr(mutant, f"put_{kind}"), use
+    uses = {"record": mutant.use_result, "rows": mutant.use_result}
+    uses["calibration"] = mutant.use_calibration
+    return getattr(mutant, f"put_{kind}"), uses.get(kind, mutant.use)
 
 
 def limit() -> None:

@@ -45,9 +45,7 @@ def _kept(folder: Path) -> npt.NDArray[np.uint8] | None:
         recipe = manifests.load(folder).recipe
     except CacheMissingError:
         return None
-    if recipe.calibration is None:
-        return None
-    return read_calibration(folder, recipe.calibration)
+    return None if recipe.calibration is None else read_calibration(folder, recipe)
 
 
 def _drawn(job: Job) -> npt.NDArray[np.uint8]:

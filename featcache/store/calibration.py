@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import CacheDamagedError
+from featcache.recipe import Recipe
 from featcache.store import hdf5
 from featcache.store.files import write_durably
 
@@ -33,17 +35,27 @@ def write_calibration(folder: Path, pixels: npt.NDArray[np.uint8]) -> None:
     write_durably(folder / CALIBRATION, content)
 
 
-def read_calibration(folder: Path, name: str) -> npt.NDArray[np.uint8]:
-    """The pixels of a name.
+def read_calibration(folder: Path, recipe: Recipe) -> npt.NDArray[np.uint8]:
+    """The (N, H, W, 3) pixels that a cache's recipe names.
 
     Raises:
-        CacheDamagedError: they are gone, or others.
+        CacheDamagedError: they are gone, others, or no pictures of the recipe's size.
     """
     path = folder / CALIBRATION
     pixels = hdf5.map_arrays(path).get(_PIXELS)
-    if pixels is None or pixels.dtype != np.uint8 or calibration_name(pixels) != name:
+    if (
+        pixels is None
+        or not _are_pictures(pixels, recipe)
+        or calibration_name(pixels) != recipe.calibration
+    ):
         raise CacheDamagedError(
             f"{path}: not the pixels that this int8 cache was calibrated on; put the file back, or "
             "extract into another --out"
         )
     return np.array(pixels)
+
+
+def _are_pictures(pixels: npt.NDArray[Any], recipe: Recipe) -> bool:
+    """Whether a network could be calibrated on them."""
+    one = (*recipe.preprocessing.size, 3)
+    return pixels.dtype == np.uint8 and pixels.shape[1:] == one and pixels.size > 0

@@ -123,7 +123,7 @@ def _calibration(folder: Path, manifest: Manifest) -> list[Damage]:
     if manifest.recipe.calibration is None:
         return []
     try:
-        read_calibration(folder, manifest.recipe.calibration)
+        read_calibration(folder, manifest.recipe)
     except StoreError as error:
         return [Damage(str(folder / CALIBRATION), str(error))]
     return []

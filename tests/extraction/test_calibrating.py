@@ -67,7 +67,7 @@ def test_pictures_of_calibration_are_the_sources_evenly_spread_and_no_test_pictu
         Image.open(path).rotate(180).save(path)
     extract_int8(tmp_path / "split", out=tmp_path / "int8")
     recipe = Cache(tmp_path / "int8").manifest.recipe
-    pixels = read_calibration(tmp_path / "int8", recipe.calibration)
+    pixels = read_calibration(tmp_path / "int8", recipe)
     train = sorted((tmp_path / "split" / "train").rglob("*.jpg"))
     chosen = [train[i] for i in np.linspace(0, len(train) - 1, PICTURES).astype(int)]
     expected = [np.asarray(to_pixels(Image.open(path), recipe.preprocessing)) for path in chosen]
@@ -90,7 +90,7 @@ def test_what_is_added_later_is_of_the_same_network(
         light["backbone"], weights=light["weights"], image_size=light["image_size"]
     )
     pixels = [np.asarray(to_pixels(Image.open(path), backbone.preprocessing)) for path in late]
-    calibration = read_calibration(tmp_path / "cache", recipe["calibration"])
+    calibration = read_calibration(tmp_path / "cache", Cache(tmp_path / "cache").manifest.recipe)
     with make_engine(
         "openvino",
         backbone.stem,

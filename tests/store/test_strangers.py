@@ -17,19 +17,21 @@ from featcache.errors import CacheDamagedError, FeatcacheError
 from featcache.store import documents, journal
 from featcache.store import manifest as manifests
 from featcache.store.cache import Cache
+from featcache.store.calibration import write_calibration
 from featcache.store.findings import read_findings, write_findings
 from featcache.store.upkeep import prune_files, verify_files
 
 pytestmark = pytest.mark.faults
 
 FUZZ = Path(__file__).parents[1] / "fuzz.py"
-KINDS = ("shard", "index", "manifest", "record", "rows")
+KINDS = ("shard", "index", "manifest", "calibration", "record", "rows")
 SEES = "<file>: what is wrong with it, and what to do; exit 1"
 
 
 @pytest.fixture
 def found(cache_folder: Path) -> Path:
-    """A cache with a result."""
+    """A cache with a result, and with pixels as an int8 network is calibrated on."""
+    write_calibration(cache_folder, np.zeros((3, 8, 8, 3), np.uint8))
     rows = {"row": np.arange(4), "ok": np.array([True, False]), "p": np.zeros((4, 2), "f4")}
     write_findings(cache_folder, "found", {"head": "softmax", "estimate": {"a": [1, 2.5]}}, rows)
     return cache_folder
