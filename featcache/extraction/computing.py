@@ -108,8 +108,9 @@ class Computing:
         for stream in self._kept.shapes:
             entry = self._entry(stream)
             for plan in entry.open_plans:
-                pending = self._writer.pending(self._index, stream, plan)
-                if plans.covers(plan, pending) and self._suits(plan):
+                candidates = self._writer.candidates(self._index, stream, plan)
+                pending = plans.covered(plan, candidates)
+                if pending is not None and self._suits(plan):
                     yield entry.going_on(plan), pending
                     break
 

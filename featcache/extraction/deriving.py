@@ -152,8 +152,9 @@ class Deriving:
         for stream in self._shapes:
             entry = self._entry(stream)
             for plan in entry.open_plans:
-                pending = self._pending(stream, plan)
-                if plans.covers(plan, pending) and self._suits(stream, plan):
+                candidates = self._writer.candidates(self._index, stream, plan)
+                pending = plans.covered(plan, (self._of_parent(stream, c) for c in candidates))
+                if pending is not None and self._suits(stream, plan):
                     yield entry.going_on(plan), pending
                     break
 
@@ -173,15 +174,12 @@ class Deriving:
         """Each stream's entry, ready to be extended, and the contents it lacks."""
         for stream in self._shapes:
             entry = self._entry(stream).settled()
-            missing = self._pending(stream)
+            missing = self._of_parent(stream, self._writer.pending(self._index, stream))
             if len(missing) and not self._agrees(entry):
                 log.info("dropping %d shards that nothing vouches for", len(entry.shards))
                 entry = replace(entry, shards=())
                 missing = self._of_parent(stream, self._index.contents(stream.view))
             yield entry, missing
-
-    def _pending(self, stream: Stream, plan: Plan | None = None) -> passes.Contents:
-        return self._of_parent(stream, self._writer.pending(self._index, stream, plan))
 
     def _of_parent(self, stream: Stream, contents: passes.Contents) -> passes.Contents:
         """Those contents of which the parent has a row, or remembers why it has none."""

@@ -7,7 +7,7 @@ same runs, so an interrupted cache ends byte for byte as an uninterrupted one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,11 @@ def digest(pending: Hashes) -> str:
 def covers(plan: Plan, pending: Hashes) -> bool:
     """Whether a plan is of these sorted hashes."""
     return (plan.pending, plan.pending_sha256) == (len(pending), digest(pending))
+
+
+def covered(plan: Plan, candidates: Iterable[Hashes]) -> Hashes | None:
+    """The first of some sorted hashes that a plan is of; None if it is of none."""
+    return next((pending for pending in candidates if covers(plan, pending)), None)
 
 
 def runs(plan: Plan, pending: Hashes) -> Iterator[tuple[int, Hashes]]:

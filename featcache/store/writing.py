@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import CacheMismatchError, CacheMissingError, DiskSpaceError
+from featcache.errors import CacheMismatchError, CacheMissingError, DiskSpaceError, StoreError
 from featcache.recipe import Recipe, Stream, differing_fields
 from featcache.store import manifest as manifests
 from featcache.store import plan as plans
@@ -95,6 +96,21 @@ class Writer:
             return plans.without(wanted, reader.known())
         lacking = plans.without(wanted, reader.known(but_for=plan.numbers))
         return plans.without(lacking, opaque(self._dropped(entry, plan)))
+
+    def candidates(
+        self, index: Index, stream: Stream, plan: Plan
+    ) -> Iterator[npt.NDArray[np.void]]:
+        """Sorted contents that an open plan may cover; its own digest says which it does.
+
+        First what the stream would lack without it. Where shards of other plans are gone with their
+        files, so that these lack something too, an earlier index can tell what was there to be
+        planned; it stays until a prune.
+        """
+        lacking = self.pending(index, stream, plan)
+        yield lacking
+        for path in sorted(self.folder.glob("index-*.h5")):
+            with contextlib.suppress(StoreError):
+                yield lacking[np.isin(lacking, read_index(path).contents(stream.view))]
 
     def _dropped(self, entry: StreamEntry, plan: Plan) -> npt.NDArray[np.uint8]:
         """Contents of dropped shards of other open plans, as far as their files still tell.
