@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -138,3 +142,45 @@ def test_memory_that_is_used_again_does_not_show(monkeypatch: pytest.MonkeyPatch
         for seed in range(3):
             decode(jpeg(900, seed))
             assert decode(png.getvalue()).tobytes() == fresh
+
+
+def run_length_bmp() -> bytes:
+    """Marks that go right and up, one by one far beyond its million pixels."""
+    width, height, palette = 1_000_000, 1, bytes(1024)
+    marks = b"\0\2\xff\xff" * 400 + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(marks), 0, 0, 256, 0)
+    begin = 14 + len(head) + len(palette)
+    return b"BM" + struct.pack("<IHHI", begin + len(marks), 0, 0, begin) + head + palette + marks
+
+
+def tiff_of_shared_tags() -> bytes:
+    """Hundreds of tags, each of the same megabyte."""
+    shared = bytes(1 << 20)
+    plain = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 8, 279: 64}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in plain.items()]
+    entries += [struct.pack("<HHII", 40_000 + i, 7, len(shared), 8) for i in range(800)]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(shared)) + shared + directory
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from featcache.images.decode import decode
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (256 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+print(decode(sys.stdin.buffer.read()).size)
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process has is told by Linux's /proc")
+@pytest.mark.parametrize("make", [run_length_bmp, tiff_of_shared_tags])
+def test_a_small_file_takes_no_large_memory(make: Callable[[], bytes], tried) -> None:
+    """Pillow bounds these itself, since 13.0: an older one ends here with a MemoryError."""
+    command = [sys.executable, "-c", LIMITED]
+    done = subprocess.run(command, input=make(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().strip() in ("(1000000, 1)", "(8, 8)")
+    tried("a small picture that asks for much memory", 1, sees="pixels")
