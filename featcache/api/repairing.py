@@ -97,8 +97,9 @@ class _Mending:
         """Rebuild and compute what is missing; returns why not all of it could be."""
         if any(found.is_index for found in damage) and (reason := _tried(self._reindex)):
             return (f"the index cannot be rebuilt, so nothing can be computed: {reason}",)
-        if lost := [found.problem for found in damage if found.is_calibration]:
-            return (f"an int8 network cannot be made again: {lost[0]}",)
+        if lost := [found for found in damage if found.is_calibration]:
+            why = f"{lost[0].path}: {lost[0].problem}"
+            return (f"an int8 network cannot be made again: {why}",)
         steps = (self._from_pixels, self._derived)
         return tuple(dict.fromkeys(why for why in map(_tried, steps) if why is not None))
 

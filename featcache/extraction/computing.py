@@ -31,7 +31,6 @@ from featcache.extraction.selecting import Engines
 from featcache.extraction.shards import ExtractedShard, extract_shard, extract_shards
 from featcache.images.naming import shown
 from featcache.recipe import Stream
-from featcache.store import journal
 from featcache.store import plan as plans
 from featcache.store.index import hashes_of, opaque
 from featcache.store.manifest import Manifest, Plan, StreamEntry
@@ -277,7 +276,7 @@ def note_scan(writer: Writer, found: Scan) -> None:
     """Note when the scan began that made the index in force."""
     index = writer.manifest.index
     if index and found.started_ns is not None:
-        journal.note(writer.folder, "scan", started_ns=found.started_ns, index=index.sha256)
+        writer.note("scan", started_ns=found.started_ns, index=index.sha256)
 
 
 def refuse_skips(job: Job, skips: Iterable[tuple[str, str]]) -> None:

@@ -31,7 +31,6 @@ from featcache.extraction.pipeline import Slot, Unusable
 from featcache.extraction.scanning import Places
 from featcache.extraction.shards import ExtractedShard, extract_shard
 from featcache.recipe import Stream
-from featcache.store import journal
 from featcache.store import manifest as manifests
 from featcache.store import plan as plans
 from featcache.store.cache import StreamReader
@@ -96,7 +95,7 @@ def derive(
         deriving = Deriving(writer, traced_of(backbone), streams, means, progress)
         deriving.run()
         seconds = round(time.perf_counter() - started, 3)
-        journal.note(folder, "derive", seconds=seconds, computed=deriving.computed)
+        writer.note("derive", seconds=seconds, computed=deriving.computed)
     return deriving.computed
 
 

@@ -23,7 +23,6 @@ from featcache.images.sources import Source
 from featcache.store import journal
 from featcache.store import manifest as manifests
 from featcache.store.cache import StreamReader
-from featcache.store.calibration import write_calibration
 from featcache.store.index import Index, opaque
 from featcache.store.plan import without
 from featcache.store.writing import Writer, writing
@@ -79,9 +78,8 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
     with writing(
         job.folder, recipe, backbone, job.source.locator, replace_source=job.replace_source
     ) as writer:
-        if job.calibration is not None and writer.manifest.index is None:
-            writer.hold.check()
-            write_calibration(job.folder, job.calibration)
+        if job.calibration is not None:
+            writer.keep_calibration(job.calibration)
         before = writer.index()
         found = _scan(job, writer, before, progress)
         refuse_skips(job, zip(found.index.skip_paths, found.index.skip_reasons, strict=True))
@@ -96,7 +94,7 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
             lowering = compare_with_fp32(job, kept, found.index, readers[0])
         done = _summary(job, readers, found, before, computing, started)
         done = replace(done, lowering=lowering)
-        journal.note(job.folder, "extract", seconds=round(done.seconds, 3), computed=done.computed)
+        writer.note("extract", seconds=round(done.seconds, 3), computed=done.computed)
         return done
 
 

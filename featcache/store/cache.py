@@ -24,7 +24,7 @@ from featcache.recipe import PENULTIMATE, Pooling, Stream, View
 from featcache.store import manifest as manifests
 from featcache.store.files import naming, sha256_file
 from featcache.store.index import Index, look_up, opaque, read_index, sorting
-from featcache.store.manifest import Manifest, ShardEntry, StreamEntry
+from featcache.store.manifest import IndexEntry, Manifest, ShardEntry, StreamEntry
 from featcache.store.maps import Maps
 from featcache.store.shards import Shard, map_shard
 
@@ -67,6 +67,18 @@ def check_file(path: Path, sha256: str) -> None:
         )
     with _checked_lock:
         _checked.add(key)
+
+
+def open_index(folder: Path, entry: IndexEntry, *, trust: bool) -> Index:
+    """The index that an entry names, its hash checked unless it is trusted.
+
+    Raises:
+        CacheDamagedError: it is gone or differs.
+    """
+    path = folder / entry.file
+    if not trust:
+        check_file(path, entry.sha256)
+    return read_index(path)
 
 
 @contextmanager
@@ -256,11 +268,8 @@ class Cache:
             raise CacheIncompleteError(
                 f"{self.folder}: nothing was extracted yet; run `featcache extract`"
             )
-        path = self.folder / entry.file
         with _unless_removed(self.folder, lambda now: now.index == entry):
-            if not self._trust:
-                check_file(path, entry.sha256)
-            return read_index(path)
+            return open_index(self.folder, entry, trust=self._trust)
 
     def stream(
         self,

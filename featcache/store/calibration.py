@@ -6,6 +6,7 @@ Written before the first commit and never changed. The recipe names the pixels b
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ def calibration_name(pixels: npt.NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def write_calibration(folder: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Put pixels into a cache."""
+def write_calibration(
+    folder: Path, pixels: npt.NDArray[np.uint8], check: Callable[[Path], None] | None = None
+) -> None:
+    """Put pixels into a cache; `check` is called right before, see `write_durably`."""
     content = hdf5.encode({_PIXELS: pixels}, {"kind": "featcache calibration"})
-    write_durably(folder / CALIBRATION, content)
+    write_durably(folder / CALIBRATION, content, check)
 
 
 def read_calibration(folder: Path, recipe: Recipe) -> npt.NDArray[np.uint8]:

@@ -6,7 +6,7 @@ Labels live here and never in a shard: relabelling rewrites a small file and rec
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -150,13 +150,18 @@ def hashes_of(contents: Iterable[bytes]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(b"".join(contents), np.uint8).reshape(-1, HASH_BYTES)
 
 
-def write_index(folder: Path, index: Index) -> tuple[str, str]:
-    """Write an index under the name of its own hash; returns (file name, hex sha256)."""
+def write_index(
+    folder: Path, index: Index, check: Callable[[Path], None] | None = None
+) -> tuple[str, str]:
+    """Write an index under the name of its own hash; returns (file name, hex sha256).
+
+    `check` is called before it is put in place; see `write_durably`.
+    """
     content = hdf5.encode(index.arrays(), {"kind": "featcache index", "splits": ",".join(SPLITS)})
     sha256 = hashlib.sha256(content).hexdigest()
     path = folder / f"index-{sha256[:16]}.h5"
     if not path.exists() or sha256_file(path) != sha256:
-        write_durably(path, content)
+        write_durably(path, content, check)
     return path.name, sha256
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -122,10 +123,11 @@ def _calibration(folder: Path, manifest: Manifest) -> list[Damage]:
     """What is wrong with the pixels of an int8 cache."""
     if manifest.recipe.calibration is None:
         return []
+    path = folder / CALIBRATION
     try:
         read_calibration(folder, manifest.recipe)
     except StoreError as error:
-        return [Damage(str(folder / CALIBRATION), str(error))]
+        return [Damage(str(path), str(error).removeprefix(f"{path}: "))]
     return []
 
 
@@ -253,9 +255,10 @@ def _named(folder: Path, manifest: Manifest) -> set[Path]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files; those that a probe beside removes meanwhile are none."""
+    """Bytes of all files; what a probe beside removes meanwhile, folders too, is none."""
     size = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            size += path.stat().st_size if path.is_file() else 0
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(inner, name).lstat().st_size
     return size

@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from featcache.errors import CacheMismatchError, CacheMissingError, DiskSpaceError, StoreError
 from featcache.recipe import Recipe, Stream, differing_fields
+from featcache.store import journal
 from featcache.store import manifest as manifests
 from featcache.store import plan as plans
-from featcache.store.cache import SHARDS, StreamReader, check_file, shard_path
-from featcache.store.calibration import CALIBRATION
+from featcache.store.cache import SHARDS, StreamReader, open_index, shard_path
+from featcache.store.calibration import CALIBRATION, write_calibration
 from featcache.store.files import (
     TEMPORARY,
     make_folder,
@@ -63,11 +64,7 @@ class Writer:
     def index(self) -> Index | None:
         """The index in force, its hash checked; None before the first commit."""
         entry = self.manifest.index
-        if entry is None:
-            return None
-        path = self.folder / entry.file
-        check_file(path, entry.sha256)
-        return read_index(path)
+        return None if entry is None else open_index(self.folder, entry, trust=False)
 
     def with_index(
         self, index: Index, source: Mapping[str, str], backbone: Mapping[str, Any]
@@ -76,7 +73,8 @@ class Writer:
 
         Source and backbone are named as they are reached now; neither decides a value.
         """
-        file, sha256 = write_index(self.folder, index)
+        self.hold.check()
+        file, sha256 = write_index(self.folder, index, self._check)
         return replace(
             self.manifest,
             index=IndexEntry(file, sha256, len(index)),
@@ -132,8 +130,24 @@ class Writer:
         self.hold.check()
         path = shard_path(self.folder, stream, number)
         make_folder(path.parent)
-        sha256 = write_durably(path, encode_shard(stream, shard))
+        sha256 = write_durably(path, encode_shard(stream, shard), self._check)
         return ShardEntry(number, len(shard.features), len(shard.skipped), sha256)
+
+    def keep_calibration(self, pixels: npt.NDArray[np.uint8]) -> None:
+        """Put the pixels of an int8 network into a cache, before its first commit names them."""
+        if self.manifest.index is None:
+            self.hold.check()
+            write_calibration(self.folder, pixels, self._check)
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Append a line to the journal, unless the folder is someone else's by now."""
+        with contextlib.suppress(StoreError):
+            self.hold.check()
+            journal.note(self.folder, event, **facts)
+
+    def _check(self, draft: Path) -> None:
+        """Refuse to put a file in place where someone else may write by now."""
+        self.hold.check()
 
     def commit_shards(self, shards: Mapping[Stream, tuple[int, Shard]], *, last: bool) -> None:
         """Write shards of the plans that are carried out and put all in force at once.
