@@ -75,8 +75,8 @@ test-gpu: $(VENV)/.wheel                              ## the tests that need a C
 # What was tried, how often it failed, and what a user sees of it.
 faults: $(VENV)/.wheel                                ## every fault that tests make, and a table
 	@mkdir -p build && rm -f build/faults.jsonl
-	FEATCACHE_FAULTS=$(ROOT)/build/faults.jsonl $(MAKE) --no-print-directory faults-tests
-	$(BIN)/python benchmarks/faults.py build/faults.jsonl
+	@FEATCACHE_FAULTS=$(ROOT)/build/faults.jsonl $(MAKE) --no-print-directory faults-tests; \
+	  tests=$$?; $(BIN)/python benchmarks/faults.py build/faults.jsonl && exit $$tests
 
 faults-tests:
 	$(PYTEST) -m "faults and not gpu and not network"

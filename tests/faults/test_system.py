@@ -115,6 +115,31 @@ def moving(at: int, disk: Path, elsewhere: Path) -> Before:
     return before
 
 
+def test_a_folder_that_is_removed_while_it_is_written(laboratory: Laboratory, tried) -> None:
+    deed = laboratory.extraction()
+    numbers = random.Random(0).sample(range(3, last_commit(deed)), 6)
+    for at in numbers:
+        deed.lay()
+        with (
+            pytest.raises(StoreError, match=GONE) as caught,
+            Watched(deed.disk, removing(at, deed.disk / "cache")),
+        ):
+            deed.act(deed.disk)
+        assert "\n" not in str(caught.value)
+        deed.finish()  # what is left of it is no cache, and nothing to stumble over
+    tried("the folder removed while it is written", len(numbers), sees="one line that says so")
+
+
+def removing(at: int, folder: Path) -> Before:
+    """Remove a cache before a change, as another program does."""
+
+    def before(number: int, change: Change) -> None:
+        if number == at:
+            subprocess.run(["rm", "-rf", folder], check=True)
+
+    return before
+
+
 def test_a_folder_replaced_by_another_while_it_is_written_gets_nothing(
     laboratory: Laboratory,
 ) -> None:

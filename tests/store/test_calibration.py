@@ -18,7 +18,7 @@ from featcache.store.calibration import (
     write_calibration,
 )
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
 REFUSED = r"calibration\.h5: not the pixels that this int8 cache was calibrated on; put the file"
 
 
