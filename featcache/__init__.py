@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featcache.api import (
+        ExtractedCache,
         ExtractRequest,
+        FeatureCache,
+        FeatureRows,
         PredictRequest,
         ProbeRequest,
         TrainingOptions,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
         info,
         layers,
         list_backbones,
+        open_cache,
         predict,
         probe,
         prune,
@@ -50,6 +54,9 @@ __version__ = version("featcache")
 _HOMES = {
     "featcache.api": (
         "ExtractRequest",
+        "ExtractedCache",
+        "FeatureCache",
+        "FeatureRows",
         "PredictRequest",
         "ProbeRequest",
         "TrainingOptions",
@@ -58,6 +65,7 @@ _HOMES = {
         "info",
         "layers",
         "list_backbones",
+        "open_cache",
         "predict",
         "probe",
         "prune",
@@ -82,7 +90,10 @@ __all__ = [
     "DemoResult",
     "ExtractRequest",
     "ExtractResult",
+    "ExtractedCache",
     "FeatcacheError",
+    "FeatureCache",
+    "FeatureRows",
     "InfoResult",
     "PredictRequest",
     "Prediction",
@@ -99,6 +110,7 @@ __all__ = [
     "info",
     "layers",
     "list_backbones",
+    "open_cache",
     "predict",
     "probe",
     "prune",

@@ -2,6 +2,7 @@
 
     requests       what can be asked
     extracting     extract
+    opened         open_cache
     probes         probe
     predicting     predict, list_backbones
     networks       layers
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from featcache.api.demonstration import demo
     from featcache.api.extracting import extract
     from featcache.api.networks import layers
+    from featcache.api.opened import ExtractedCache, FeatureCache, FeatureRows, open_cache
     from featcache.api.predicting import list_backbones, predict
     from featcache.api.probes import probe
     from featcache.api.repairing import repair
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ExtractRequest",
+    "ExtractedCache",
+    "FeatureCache",
+    "FeatureRows",
     "PredictRequest",
     "ProbeRequest",
     "Progress",
@@ -47,6 +52,7 @@ __all__ = [
     "info",
     "layers",
     "list_backbones",
+    "open_cache",
     "predict",
     "probe",
     "prune",
@@ -59,6 +65,7 @@ _HOMES = {
     "demonstration": ("demo",),
     "extracting": ("extract",),
     "networks": ("layers",),
+    "opened": ("ExtractedCache", "FeatureCache", "FeatureRows", "open_cache"),
     "predicting": ("list_backbones", "predict"),
     "probes": ("probe",),
     "requests": (

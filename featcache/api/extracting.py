@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from featcache.api.opened import CutFeatures, ExtractedCache
 from featcache.api.requests import ExtractRequest, PathLike, Progress, as_request
 from featcache.backbones.registry import load_backbone
 from featcache.engines import available_cores
@@ -21,7 +22,6 @@ from featcache.recipe import DRAFT, Preprocessing
 from featcache.results import (
     ChangeCounts,
     ExtractProfile,
-    ExtractResult,
     FeatureInfo,
     PrecisionChange,
     Skip,
@@ -32,7 +32,7 @@ from featcache.store.cache import Cache
 
 def extract(
     data: PathLike | ExtractRequest, *, progress: Progress | None = None, **options: Any
-) -> ExtractResult:
+) -> ExtractedCache:
     """Run a frozen backbone over pictures once and keep the activations.
 
     Only what is new or changed is computed; killed at any instant, it loses at most the shard in
@@ -42,6 +42,9 @@ def extract(
         data: a request, or its `data`.
         progress: called with (stage, done, total).
         **options: the other fields of `ExtractRequest`.
+
+    Returns:
+        What was done; usable wherever the path of the cache is, and its rows can be taken of it.
 
     Raises:
         SourceError, AugmentationError, BackboneError, EngineError, StoreError, PictureError
@@ -125,19 +128,19 @@ def _profile(done: Extraction) -> ExtractProfile | None:
     )
 
 
-def _record(folder: Path, done: Extraction) -> ExtractResult:
+def _record(folder: Path, done: Extraction) -> ExtractedCache:
     manifest = Cache(folder).manifest
-    return ExtractResult(
+    return ExtractedCache(
         cache=str(folder),
         samples=len(done.index) + len(done.index.skip_paths),
         computed=done.computed,
         reused=done.reused,
         skipped=tuple(Skip(path, reason) for path, reason in done.skipped),
         classes=tuple(done.index.label_names),
-        features={
-            entry.stream.cut: FeatureInfo(entry.shape, entry.stream.dtype)
+        features=CutFeatures(
+            (entry.stream.cut, FeatureInfo(entry.shape, entry.stream.dtype))
             for entry in (manifest.streams[key] for key in done.streams)
-        },
+        ),
         views=ViewSet.all_of(manifest.streams[key].stream.view for key in done.streams),
         seconds=round(done.seconds, 3),
         images_per_second=round(done.processed / done.profile.seconds, 1)

@@ -11,6 +11,8 @@
     manifest   the one commit point: what is in force
     plan       which rows go into which shard, a pure function of what is committed and missing
     cache      opening a cache and reading its rows; the room's front door
+    mapped     rows of a stream for the solver, read when they are indexed
+    arrays     the same for people: parts of the map where that is possible
     writing    holding a cache for writing: shards, indices, commits
     findings   what each probe found, row by row
     journal    what ran and when; never part of what is compared
