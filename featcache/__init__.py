@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Prediction,
         ProbeResult,
         PruneResult,
+        Records,
         RepairResult,
         VerifyResult,
     )
@@ -81,6 +82,7 @@ _HOMES = {
         "Prediction",
         "ProbeResult",
         "PruneResult",
+        "Records",
         "RepairResult",
         "VerifyResult",
     ),
@@ -101,6 +103,7 @@ __all__ = [
     "ProbeRequest",
     "ProbeResult",
     "PruneResult",
+    "Records",
     "RepairResult",
     "TrainingOptions",
     "VerifyResult",

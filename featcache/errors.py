@@ -1,6 +1,8 @@
 """Every error featcache raises on purpose.
 
     FeatcacheError
+    ├── MissingExtraError (ImportError)       a package is needed that an extra installs
+    ├── TableError (LookupError)              a record has no such table
     ├── SourceError (ValueError)              the data cannot be understood as labelled pictures
     │   ├── SourceMissingError (FileNotFoundError)   the pictures are needed and are not there
     │   └── DownloadError (ConnectionError)          a public data set could not be fetched
@@ -30,6 +32,14 @@ still catches it. A message says what happened, to which file or value, and what
 
 class FeatcacheError(Exception):
     """Parent of every error that featcache raises on purpose."""
+
+
+class MissingExtraError(FeatcacheError, ImportError):
+    """A package is needed that an extra of featcache installs."""
+
+
+class TableError(FeatcacheError, LookupError):
+    """A record has no table of that name."""
 
 
 class SourceError(FeatcacheError, ValueError):

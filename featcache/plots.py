@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,9 +19,22 @@ _MANY_CLASSES = 40
 
 
 def _figure(width: float, height: float) -> Figure:
+    return _drawing()(figsize=(width, height), layout="constrained")
+
+
+@cache
+def _drawing() -> type[Figure]:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    class Drawing(Figure):
+        """A figure that a notebook shows, whether pyplot is loaded or not."""
+
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png")
+            return content.getvalue()
+
+    return Drawing
 
 
 Panel = Callable[["Axes"], None]
@@ -32,6 +47,17 @@ def figure(panels: Sequence[Panel]) -> Figure:
     for number, panel in enumerate(panels, 1):
         panel(made.add_subplot(1, len(panels), number))
     return made
+
+
+def bars_panel(names: Sequence[str], seconds: Sequence[float], *, title: str) -> Panel:
+    """Seconds by name, the first on top."""
+
+    def draw(axes: Axes) -> None:
+        axes.barh(list(names), seconds)
+        axes.invert_yaxis()
+        axes.set(xlabel="seconds of all cores", title=title)
+
+    return draw
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from featcache.backbones.tracing import trace
 from featcache.backbones.units import costs_above, list_units
 from featcache.errors import BackboneError
 from featcache.recipe import PENULTIMATE
-from featcache.results import LayerRow
+from featcache.results import LayerRow, Records
 from featcache.store.cache import Cache
 
 _BYTES = 2
 """Of a stored value: what is not pooled is kept in half precision."""
 
 
-def layers(backbone: str, *, image_size: int | None = None) -> list[LayerRow]:
+def layers(backbone: str, *, image_size: int | None = None) -> Records[LayerRow]:
     """The units of a network from the top: what can be cached, and what training each would mean.
 
     No weights are needed, nor fetched.
@@ -41,7 +41,7 @@ def layers(backbone: str, *, image_size: int | None = None) -> list[LayerRow]:
     above = [costs_above(traced, unit) for unit in units]
     products = sum(unit.products for unit in units) + above[0][1] if units else 0
     total = sum(parameter.numel() for parameter in network.stem.parameters())
-    return [
+    return Records(
         LayerRow(
             depth=unit.depth,
             name=unit.name,
@@ -53,7 +53,7 @@ def layers(backbone: str, *, image_size: int | None = None) -> list[LayerRow]:
             cost_share=unit.products / max(products, 1),
         )
         for unit, (parameters, _) in zip(units, above, strict=True)
-    ]
+    )
 
 
 def cuts_by_depth(cache: Cache) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,14 @@ from featcache.evaluation.splits import join_groups
 from featcache.probing.views import ViewChoice, choose_views
 from featcache.recipe import PENULTIMATE, Pooling
 from featcache.results import ExtractResult, FeatureInfo
+from featcache.results.looking import Shown, cell, listed, printable
+from featcache.results.tables import frame_of
 from featcache.store.arrays import FeatureRows, Located, rows_of
 from featcache.store.cache import Cache, StreamReader
 from featcache.store.index import NO_SPLIT, SPLITS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +46,7 @@ def open_cache(cache: PathLike, *, trust: bool = False) -> FeatureCache:
     return FeatureCache(os.fspath(cache), trust=trust)
 
 
-class FeatureCache(os.PathLike[str]):
+class FeatureCache(Shown, os.PathLike[str]):
     """A cache of features, opened for reading; usable wherever the path of a cache is.
 
     The rows of `features`, `labels`, `label_matrix`, `paths`, `groups` and `splits` are those of
@@ -207,6 +212,35 @@ class FeatureCache(os.PathLike[str]):
                 f"{self._opened.folder}: pictures marked test have the plain view alone; ask for "
                 "split='train', or for views=1"
             )
+
+    def to_frame(self) -> DataFrame:
+        """A pandas data frame of the pictures: path, labels (joined by ";"), split and group.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        index = self._opened.index
+        columns = zip(self._stored, self.paths(), self.splits(), self.groups(), strict=True)
+        return frame_of(
+            [
+                {
+                    "path": path,
+                    "label": ";".join(index.labels_of(row)),
+                    "split": split,
+                    "group": own,
+                }
+                for row, path, split, own in columns
+            ]
+        )
+
+    def _headline(self) -> dict[str, str]:
+        kept = [f"{cut} {cell(info.shape)} {info.dtype}" for cut, info in self.cuts.items()]
+        return {
+            "cache": printable(self.cache),
+            "pictures": f"{len(self)} in {len(self.classes)} classes",
+            "cuts": listed(kept),
+            "classes": listed(self.classes),
+        }
 
     def __len__(self) -> int:
         return len(self._stored)

@@ -15,7 +15,7 @@ from featcache.backbones import registry
 from featcache.classifier.joined import Classifier, load_classifier
 from featcache.heads.averaging import Averaging, averaged
 from featcache.images.expanding import expand
-from featcache.results import BackboneRow, LabelProbability, Prediction
+from featcache.results import BackboneRow, LabelProbability, Prediction, Records
 
 _MULTI_LABEL_THRESHOLD = 0.5
 
@@ -26,7 +26,7 @@ def predict(
     *,
     progress: Progress | None = None,
     **options: Any,
-) -> tuple[Prediction, ...]:
+) -> Records[Prediction]:
     """Label pictures; one that cannot be read is reported in its row and stops nothing.
 
     Args:
@@ -56,7 +56,7 @@ def predict(
             predictions.append(_prediction(answer.path, probabilities, loaded, request))
         if progress:
             progress("predict", len(predictions), len(paths))
-    return tuple(predictions)
+    return Records(predictions)
 
 
 def _averaged(
@@ -92,13 +92,13 @@ def _prediction(
     )
 
 
-def list_backbones(pattern: str | None = None) -> tuple[BackboneRow, ...]:
+def list_backbones(pattern: str | None = None) -> Records[BackboneRow]:
     """Networks that can be used, the embedded ones first.
 
     Args:
         pattern: part of a name, or a pattern with * and ?.
     """
-    return tuple(
+    return Records(
         BackboneRow(row.name, row.library, row.weights, row.size)
         for row in registry.list_backbones(pattern)
     )

@@ -39,6 +39,7 @@ from featcache.results.scores import (
     Suspect,
     Tta,
 )
+from featcache.results.several import Records
 
 __all__ = [
     "BackboneRow",
@@ -67,6 +68,7 @@ __all__ = [
     "ProbeResult",
     "PruneResult",
     "Record",
+    "Records",
     "RepairResult",
     "Shots",
     "Skip",

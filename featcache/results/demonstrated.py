@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from featcache.results.extracted import ExtractResult
 from featcache.results.predicted import Prediction
@@ -19,3 +20,9 @@ class DemoResult(Record):
     predictions: tuple[Prediction, ...]
     seconds: float
     plot: str
+
+    _main: ClassVar[str] = "predictions"
+    _shown: ClassVar[tuple[str, ...]] = ("predictions",)
+
+    def _headline(self) -> dict[str, str]:
+        return self.probe._headline() | {"seconds": f"{self.seconds:.0f}", "plot": self.plot}

@@ -6,10 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from featcache import plots
 from featcache.recipe import View
+from featcache.results.looking import cell, listed, printable
 from featcache.results.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,15 @@ class ExtractProfile(Record):
     cpu_seconds: dict[str, float]
     waited: dict[str, float]
 
+    _main: ClassVar[str] = "cpu_seconds"
+    _shown: ClassVar[tuple[str, ...]] = ("cpu_seconds",)
+
+    def plot(self) -> Figure:
+        """Seconds of all cores by stage."""
+        title = f"{self.seconds:.1f} s on {self.cores} cores"
+        spent = self.cpu_seconds
+        return plots.figure([plots.bars_panel(list(spent), list(spent.values()), title=title)])
+
 
 @dataclass(frozen=True)
 class PrecisionChange(Record):
@@ -135,6 +149,27 @@ class ExtractResult(Record, os.PathLike[str]):
     views: tuple[ViewSet, ...] = ()
     passed_over: dict[str, int] = field(default_factory=dict[str, int])
     warnings: tuple[str, ...] = ()
+
+    _shown: ClassVar[tuple[str, ...]] = ("features", "skipped")
+
+    def plot(self) -> Figure:
+        """Where the time went; no stages where nothing was computed."""
+        return (self.profile or ExtractProfile(0.0, 0, {}, {})).plot()
+
+    def _headline(self) -> dict[str, str]:
+        counts = f"{self.computed} computed, {self.reused} reused, {len(self.skipped)} skipped"
+        kept = [f"{cut} {cell(info.shape)} {info.dtype}" for cut, info in self.features.items()]
+        rate = f" ({self.images_per_second:.1f} pictures/s)" if self.images_per_second else ""
+        told = {
+            "cache": printable(self.cache),
+            "pictures": f"{self.samples} in {len(self.classes)} classes: {counts}",
+            "features": listed(kept),
+            "classes": listed(self.classes),
+            "seconds": f"{self.seconds:.1f}{rate}",
+            "engine": f"{self.engine.get('name')} on {self.engine.get('device')}",
+            "warnings": listed(self.warnings),
+        }
+        return {name: text for name, text in told.items() if text}
 
     def __fspath__(self) -> str:
         return self.cache

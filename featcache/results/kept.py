@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from featcache.results.extracted import ChangeCounts, Skip, ViewSet
+from featcache.results.looking import listed, printable
 from featcache.results.record import Record
 
 
@@ -72,6 +73,23 @@ class InfoResult(Record):
     results: tuple[str, ...]
     staleness: Staleness
 
+    _main: ClassVar[str] = "streams"
+    _shown: ClassVar[tuple[str, ...]] = ("streams", "skipped")
+
+    def _headline(self) -> dict[str, str]:
+        counts, missing = self.staleness.counts, self.staleness.missing
+        changed = {kind: n for kind, n in vars(counts).items() if n} | {"not computed": missing}
+        differs = ", ".join(f"{n} {kind}" for kind, n in changed.items() if n)
+        return {
+            "cache": printable(self.cache),
+            "pictures": f"{self.samples} in {len(self.classes)} classes",
+            "backbone": printable(str(self.backbone.get("name"))),
+            "source": printable(self.source.get("location", "")),
+            "classes": listed(self.classes),
+            "streams": listed(stream.cut for stream in self.streams),
+            "fresh": "yes" if self.staleness.fresh else differs or "not known, or another recipe",
+        }
+
 
 @dataclass(frozen=True)
 class DamagedFile:
@@ -90,6 +108,9 @@ class VerifyResult(Record):
     bytes: int
     damaged: tuple[DamagedFile, ...]
     seconds: float
+
+    _main: ClassVar[str] = "damaged"
+    _shown: ClassVar[tuple[str, ...]] = ("damaged",)
 
 
 @dataclass(frozen=True)
@@ -117,6 +138,8 @@ class RepairResult(Record):
     reindexed: bool
     reasons: tuple[str, ...]
     seconds: float
+
+    _shown: ClassVar[tuple[str, ...]] = ("damaged", "reasons")
 
     @property
     def whole(self) -> bool:

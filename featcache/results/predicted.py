@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from featcache.results.record import Record
 
@@ -34,3 +35,6 @@ class Prediction(Record):
     top: tuple[LabelProbability, ...] = ()
     labels: tuple[str, ...] | None = None
     error: str | None = None
+
+    _main: ClassVar[str] = "top"
+    _shown: ClassVar[tuple[str, ...]] = ("top",)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
 
 from featcache import plots
+from featcache.errors import TableError
 from featcache.results.extracted import ViewSet
+from featcache.results.looking import cell, listed, percent, printable
 from featcache.results.record import Record
 from featcache.results.scores import (
     Calibration,
@@ -23,9 +27,11 @@ from featcache.results.scores import (
     Suspect,
     Tta,
 )
+from featcache.results.tables import Rows, pandas, row_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,69 @@ class ProbeResult(Record):
     result: str | None = None
     warnings: tuple[str, ...] = ()
 
-    def plot(self) -> Figure:
-        """The path over C, and what else was asked for, a panel each."""
+    _main: ClassVar[str] = "path"
+    _shown: ClassVar[tuple[str, ...]] = ("unfreeze", "layers", "shots", "suspects", "overlaps")
+
+    def to_frame(self, table: str | None = None) -> DataFrame:
+        """One of the tables as a pandas data frame; see `Record.to_frame`.
+
+        Args:
+            table: "path" (a row for each C, unless another is named), "unfreeze" (for each depth),
+                "data_sizes" (for each number of pictures and depth), "shots", "layers", "suspects",
+                "overlaps", "confusion" (rows given, columns predicted), or "summary" (one row: what
+                was asked, estimate, test, advice).
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+            TableError: there is no such table.
+        """
+        if table != "confusion":
+            return super().to_frame(table)
+        names = self.classes if self.confusion else ()
+        axes = (pandas().Index(names, name=name) for name in ("given", "predicted"))
+        return pandas().DataFrame(list(self.confusion), *axes)
+
+    def _tables(self) -> dict[str, Rows]:
+        sizes = [
+            {"n_train": size.n_train, "recommended": score.depth == size.recommended_depth}
+            | row_of(score)
+            for size in self.data_sizes
+            for score in size.scores
+        ]
+        return super()._tables() | {"data_sizes": sizes}
+
+    def _headline(self) -> dict[str, str]:
+        estimate = self.estimate
+        low, high = map(percent, estimate.ci95)
+        told = {
+            "cache": printable(self.cache),
+            "head": f"{self.head} on {printable(self.cut)}",
+            "accuracy": f"{percent(estimate.accuracy)} (95% interval {low} to {high})",
+            "mean per class": percent(estimate.mean_per_class),
+            "pictures": f"{self.n_train} train, {estimate.n} judged, {len(self.classes)} classes",
+            "how": estimate.method,
+            "C": cell(self.best_C),
+            "neighbours": cell(self.best_neighbours),
+            "advice": printable(self.advice),
+            "saved": printable(self.saved or ""),
+            "warnings": listed(self.warnings),
+        }
+        return {name: text for name, text in told.items() if text}
+
+    def plot(self, what: str | None = None) -> Figure:
+        """What was found, drawn with matplotlib.
+
+        Args:
+            what: "confusion" draws that matrix; None the path over C and what else was asked for,
+                a panel each.
+
+        Raises:
+            TableError: there is no such plot.
+        """
+        if what not in (None, "confusion"):
+            raise TableError(f"no plot {what!r}; there is 'confusion', or leave it out")
+        if what == "confusion":
+            return plots.confusion(np.array(self.confusion), self.classes)
         panels = [plots.path_panel(self._path_curve())] if self.path else []
         if self.shots:
             panels.append(plots.shots_panel([s.shots for s in self.shots], *_bars(self.shots)))

@@ -1,10 +1,23 @@
-"""What all records have in common."""
+"""What all records have in common: JSON, data frames, and how they look in a notebook."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from featcache.errors import TableError
+from featcache.results.looking import Shown, cell, html_table
+from featcache.results.tables import SUMMARY, Rows, frame_of, tables_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_SHORTEST = 8
+"""Facts of a record that says nothing else of itself."""
+
+MOST_ROWS = 10
+"""Of a table in a notebook."""
 
 
 def _plain(value: Any) -> Any:
@@ -18,8 +31,20 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Record:
+class Record(Shown):
     """Parent of what commands return."""
+
+    _main: ClassVar[str] = SUMMARY
+    """The table that `to_frame` gives unless another is named."""
+
+    _shown: ClassVar[tuple[str, ...]] = ()
+    """The tables that stand in a notebook, as far as they have rows."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Keep dataclasses from printing every number of a record."""
+        super().__init_subclass__(**options)
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = Shown.__repr__
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON's own types, with the keys that `--json` prints.
@@ -27,3 +52,50 @@ class Record:
         JSON has no infinity and no NaN: such a number is null.
         """
         return _plain(self)
+
+    def to_frame(self, table: str | None = None) -> DataFrame:
+        """One of the record's tables as a pandas data frame.
+
+        Args:
+            table: a field that holds several things ("path", "skipped"), a row for each; or
+                "summary", one row of all single values, those of parts named after the part
+                ("estimate_accuracy"). None: the record's main table. It has no rows where nothing
+                of the kind was asked for or found.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+            TableError: there is no such table.
+        """
+        return frame_of(self._rows(table or self._main))
+
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables that `to_frame` gives."""
+        return tuple(self._tables())
+
+    def _rows(self, table: str) -> Rows:
+        tables = self._tables()
+        if table not in tables:
+            there = ", ".join(tables)
+            raise TableError(f"{type(self).__name__} has no table {table!r}; there are: {there}")
+        return tables[table]
+
+    def _tables(self) -> dict[str, Rows]:
+        return tables_of(self)
+
+    def _headline(self) -> dict[str, str]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        told = {
+            name.replace("_", " "): cell(len(value) if isinstance(value, (tuple, dict)) else value)
+            for name, value in values.items()
+            if not is_dataclass(value) and value is not None
+        }
+        return dict(list(told.items())[:_SHORTEST])
+
+    def _repr_html_(self) -> str:
+        """Headline and tables, for a notebook."""
+        parts = [super()._repr_html_()]
+        for name in self._shown:
+            if rows := self._rows(name):
+                more = f"to_frame({name!r})" if len(rows) > MOST_ROWS else ""
+                parts.append(html_table(rows[:MOST_ROWS], title=name, total=len(rows), more=more))
+        return "".join(parts)
