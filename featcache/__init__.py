@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         RepairResult,
         VerifyResult,
     )
+    from featcache.transformer import FeatureExtractor
 
 __version__ = version("featcache")
 
@@ -86,6 +87,7 @@ _HOMES = {
         "RepairResult",
         "VerifyResult",
     ),
+    "featcache.transformer": ("FeatureExtractor",),
 }
 
 __all__ = [
@@ -95,6 +97,7 @@ __all__ = [
     "ExtractedCache",
     "FeatcacheError",
     "FeatureCache",
+    "FeatureExtractor",
     "FeatureRows",
     "InfoResult",
     "PredictRequest",

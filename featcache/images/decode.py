@@ -93,6 +93,26 @@ def decoded(
         yield _decode(content, draft_for, held)
 
 
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture that Pillow holds, just as `decoded` gives those of its file.
+
+    Raises:
+        PictureError: it can't be decoded; the text is the reason.
+    """
+    raw, info = raw_mode(image), dict(image.info)
+    try:
+        with quiet_pillow():
+            image.load()
+            upright = _upright(image, raw)
+    except (PictureError, MemoryError):
+        raise
+    except Exception as error:  # a broken file can raise anything in a parser
+        raise PictureError(f"damaged: {error or type(error).__name__}") from error
+    finally:
+        image.info = info
+    return np.array(upright)
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
     grey_or_rgb = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if array.dtype != np.uint8 or not grey_or_rgb or not array.size:
@@ -131,6 +151,11 @@ def _pixels(content: bytes, draft_for: Preprocessing | None, held: ExitStack) ->
         _shrink(image, draft_for)
     held.enter_context(DECODED.held(_counted(image, whole)))
     image.load()
+    return _upright(image, raw)
+
+
+def _upright(image: Image.Image, raw: str) -> Image.Image:
+    """A loaded picture in mode "RGB", as a person sees it."""
     orientation = _orientation(image)  # after load: Pillow turns TIFFs itself, and drops the tag
     image = to_rgb(image, raw)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
