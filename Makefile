@@ -8,7 +8,7 @@ ROOT   := $(CURDIR)
 SOURCES := $(shell find featcache cli -name '*.py') featcache/py.typed README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser test-gpu lint types contracts format bench bench-heads \
+.PHONY: help setup demo test test-slow test-browser test-gpu lint types contracts format reference bench bench-heads \
   bench-coverage bench-decoding bench-extract bench-unfreeze clean faults faults-tests
 
 help:                                                 ## what can be made
@@ -104,6 +104,9 @@ bench-extract: $(VENV)/.wheel                         ## extraction beside the u
 	mkdir -p build && cd build && PYTHONPATH=$(ROOT)/benchmarks \
 	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/extract.py --rows all --pictures bench-pictures \
 	  --json extract.json
+
+reference: $(VENV)/.wheel                             ## docs/commands.md, docs/python.md from the code
+	$(BIN)/python docs/reference.py
 
 format: $(VENV)/.wheel                                ## let ruff format and mend
 	$(BIN)/ruff check --fix .

@@ -110,10 +110,11 @@ class Preprocessing(_Record):
 
     Attributes:
         size: (height, width) in pixels of the network's input, cut from the centre.
-        resize: side or sides in pixels before the crop, as `resize_mode` says: "shorter" scales
-            the shorter side to `resize[0]`, "longer" the longer side (and pads the crop with the
-            mean), "exact" scales to (height, width) = `resize` whatever the aspect.
-        interpolation: filter of the resize; `antialias` is on in every published transform.
+        resize: side or sides in pixels before the crop.
+        resize_mode: "shorter" scales the shorter side to `resize[0]`, "longer" the longer side (and
+            pads the crop with the mean), "exact" scales to (height, width) = `resize` whatever the
+            aspect.
+        interpolation: filter of the resize. antialias: on in every published transform.
         mean, std: per channel, on the 0-1 scale.
         exif: "apply" turns the picture upright; alpha: the background it is laid on.
         cmyk: "adobe" reads inverted CMYK where the file says so.

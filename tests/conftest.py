@@ -84,6 +84,26 @@ def class_folders(tmp_path: Path, jpegs: dict[str, bytes]) -> Path:
     return root
 
 
+@pytest.fixture
+def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with pets/ and photo.jpg, as the walks of the documents have them."""
+    import numpy as np
+    import skimage.data
+
+    rng = np.random.default_rng(0)
+    photos = {"cat": skimage.data.chelsea(), "dog": skimage.data.astronaut()}
+    for name, photo in photos.items():
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(12):
+            top, left = (rng.integers(0, side - 200) for side in photo.shape[:2])
+            crop = Image.fromarray(photo[top : top + 200, left : left + 200])
+            crop.save(tmp_path / "pets" / name / f"{number}.jpg")
+    Image.fromarray(photos["cat"]).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEATCACHE_DIR", raising=False)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def light() -> dict[str, Any]:
     """Options of `extract` for a network that takes a fraction of a millisecond a picture."""

@@ -6,10 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
-import skimage.data
-from PIL import Image
 from typer.testing import CliRunner
 
 from featcache_cli.app import app
@@ -20,23 +17,6 @@ README = (CHECKOUT / "README.md").read_text("utf-8")
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture
-def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with pets/ and photo.jpg, as the README's walk has them."""
-    rng = np.random.default_rng(0)
-    photos = {"cat": skimage.data.chelsea(), "dog": skimage.data.astronaut()}
-    for name, photo in photos.items():
-        (tmp_path / "pets" / name).mkdir(parents=True)
-        for number in range(12):
-            top, left = (rng.integers(0, side - 200) for side in photo.shape[:2])
-            crop = Image.fromarray(photo[top : top + 200, left : left + 200])
-            crop.save(tmp_path / "pets" / name / f"{number}.jpg")
-    Image.fromarray(photos["cat"]).save(tmp_path / "photo.jpg")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FEATCACHE_DIR", raising=False)
-    return tmp_path
 
 
 def test_every_command_of_the_readme_runs(pets: Path) -> None:

@@ -287,8 +287,8 @@ class PredictRequest:
         classifier: a .fc file.
         pictures: files, folders and patterns.
         top: how many of the likeliest classes to list.
-        tta: so many random crops of each picture are predicted beside it; `tta_by` "mean" or "max"
-            puts the probabilities together.
+        tta: so many random crops of each picture are predicted beside it.
+        tta_by: what puts their probabilities together, "mean" or "max".
         tta_seed: of the crops; with the `augment_seed` of an `extract` they are the same as there.
         min_probability: below it no label is given (one label), or a label is not listed
             (several labels; 0.5 unless given).

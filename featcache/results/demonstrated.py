@@ -13,7 +13,14 @@ from featcache.results.record import Record
 
 @dataclass(frozen=True)
 class DemoResult(Record):
-    """The main job on the embedded default; the plot's path."""
+    """What `demo` did: the main job on handwritten digits and the embedded default.
+
+    Attributes:
+        extract: of the digits. probe: of their features, with a sweep over depth.
+        predictions: of a few pictures by the saved classifier.
+        seconds: of the whole.
+        plot: path of the drawn sweep.
+    """
 
     extract: ExtractResult
     probe: ProbeResult

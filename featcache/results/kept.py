@@ -58,7 +58,21 @@ class Staleness:
 
 @dataclass(frozen=True)
 class InfoResult(Record):
-    """What is in a cache, and what is stale, missing or new, and why."""
+    """What is in a cache, and what is stale, missing or new, and why.
+
+    Attributes:
+        cache: its folder.
+        source: kind and location of the pictures.
+        backbone: name of the network, and where its weights came from.
+        recipe: everything that decides the values, and its key.
+        samples: what the source named at the last extraction.
+        splits: pictures by split; "none" where the data says nothing.
+        classes: pictures by class. unlabelled: those of no class.
+        streams: activations that are kept, the plain views first.
+        skipped: samples without a row, and why.
+        results: identities of the findings that probes kept.
+        staleness: the cache against its source and its backbone as they are now.
+    """
 
     cache: str
     source: dict[str, str]
@@ -101,7 +115,13 @@ class DamagedFile:
 
 @dataclass(frozen=True)
 class VerifyResult(Record):
-    """What `verify` found after hashing every committed file."""
+    """What `verify` found after hashing every committed file.
+
+    Attributes:
+        cache: its folder. files: that were hashed. bytes: of them.
+        damaged: files that are not as they were committed.
+        seconds: of the whole.
+    """
 
     cache: str
     files: int
@@ -126,6 +146,7 @@ class RepairResult(Record):
             run.
         results: that were dropped. reindexed: whether the index was rebuilt from the pictures.
         reasons: why rows could not be computed.
+        seconds: of the whole.
     """
 
     cache: str
@@ -152,6 +173,9 @@ class PruneResult(Record):
     """What `prune` removed: unnamed files, and rows whose content no sample has any more.
 
     Attributes:
+        cache: its folder.
+        files: that were removed. rows: that were dropped.
+        bytes_freed: on the disk.
         sweeps: interrupted ones, whose finished steps were kept.
         views: augmented views that are still there, of every policy and seed.
     """
