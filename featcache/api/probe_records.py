@@ -6,14 +6,14 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from featcache.api.requests import PathLike, ProbeRequest
+from featcache.api.kept_results import result_named
+from featcache.api.requests import PathLike, ProbeRequest, options_given
 from featcache.errors import CacheDamagedError, ProbeError
 from featcache.evaluation.calibration import calibration
 from featcache.evaluation.intervals import accuracy_interval
@@ -36,9 +36,8 @@ from featcache.results import (
     Tta,
     ViewSet,
 )
-from featcache.store import journal
 from featcache.store.cache import Cache
-from featcache.store.findings import list_findings, read_findings
+from featcache.store.findings import read_findings
 from featcache.store.index import SPLITS
 
 Bools = npt.NDArray[np.bool_]
@@ -73,6 +72,7 @@ def record_of(
         overlaps=tuple(_overlaps(cache, data)),
         multi_label=data.targets.ndim == 2,
         views=ViewSet.all_of(data.views.views if data.views else ()),
+        asked=options_given(request),
         warnings=probed.warnings,
     )
 
@@ -119,6 +119,7 @@ def record_of_shots(
         cut=spec.cut,
         overlaps=tuple(_overlaps(cache, data)),
         shots=shots,
+        asked=options_given(request),
         warnings=found.warnings,
     )
 
@@ -306,7 +307,7 @@ def comparison_of(other: PathLike, data: LabelledRows, probed: Probed) -> Compar
         CacheMissingError: there is no such result.
         ProbeError: the two have no held-out picture in common, or no probabilities.
     """
-    folder, identity = _result_named(os.fspath(other))
+    folder, identity = result_named(os.fspath(other))
     record, rows = read_findings(folder, identity)
     if "probabilities" not in rows:
         raise ProbeError(f"result {identity!r} is of support sets and has no held-out rows")
@@ -326,19 +327,6 @@ def comparison_of(other: PathLike, data: LabelledRows, probed: Probed) -> Compar
         accuracy=accuracy,
         difference=_difference(_right(data, probed), theirs),
     )
-
-
-def _result_named(other: str) -> tuple[Path, str]:
-    folder, _, identity = other.rpartition(":")
-    if folder and not Path(other).exists():
-        return Path(folder), identity
-    place = Path(other)
-    Cache(place)  # says what is wrong where there is none
-    there = list_findings(place)
-    last = (journal.last(place, "probe") or {}).get("result")
-    if not there:
-        raise ProbeError(f"{other}: was never probed; run `featcache probe {other}` first")
-    return place, last if last in there else there[-1]
 
 
 def _kept(record: dict[str, Any], rows: dict[str, npt.NDArray[Any]]) -> _Right:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 from featcache.engines import PRECISIONS
@@ -277,6 +277,35 @@ class ProbeRequest:
             raise ProbeError(
                 f"seeds {self.seeds}, suspects {self.suspects}: give at least 1 and at least 0"
             )
+
+
+_NOT_KEPT = ("cache", "memory", "device", "save", "embed_backbone", "trust")
+"""Fields that change no number of a probe, or not what is found but where it goes."""
+
+
+def options_given(request: ProbeRequest) -> dict[str, Any]:
+    """The fields of a request that are not as they are unless given, as JSON's own types."""
+    given = _given(request)
+    return {name: value for name, value in given.items() if name not in _NOT_KEPT}
+
+
+def _given(request: Any) -> dict[str, Any]:
+    values = {f.name: (getattr(request, f.name), _unless_given(f)) for f in fields(request)}
+    return {k: _as_json(value) for k, (value, default) in values.items() if value != default}
+
+
+def _unless_given(f: Field[Any]) -> Any:
+    return f.default if f.default_factory is MISSING else f.default_factory()
+
+
+def _as_json(value: Any) -> Any:
+    if is_dataclass(value):
+        return _given(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return [_as_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -68,6 +68,7 @@ class ProbeResult(Record):
         multi_label: whether pictures may have several labels: then accuracy is the share of
             pictures whose whole label set is right, and the confusion is empty.
         views: augmented views that the head was fitted on beside the plain one.
+        asked: options that were given, by the names of `ProbeRequest`, but for where to save.
         cache, cut: what was probed. warnings: what a person should know, by name.
     """
 
@@ -104,6 +105,7 @@ class ProbeResult(Record):
     saved: str | None = None
     multi_label: bool = False
     views: tuple[ViewSet, ...] = ()
+    asked: dict[str, Any] = field(default_factory=dict[str, Any])
     result: str | None = None
     warnings: tuple[str, ...] = ()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cache
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from featcache.errors import TableError
 from featcache.results.looking import Shown, cell, html_table
@@ -29,6 +32,54 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@cache
+def _kinds(record: type) -> dict[str, Any]:
+    """Declared types of the fields that a record is made of."""
+    hints = get_type_hints(record)
+    return {f.name: hints[f.name] for f in fields(record) if f.init}
+
+
+def _made(record: type, document: Any) -> Any:
+    if not isinstance(document, Mapping):
+        raise ValueError(f"{record.__name__}: {document!r:.40} is no object")  # noqa: TRY004
+    kinds = _kinds(record)
+    given = {name: document[name] for name in kinds if name in document}
+    try:
+        return record(**{name: _typed(kinds[name], value) for name, value in given.items()})
+    except TypeError as error:
+        raise ValueError(f"{record.__name__}: {error}") from error
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """What `_plain` made of a value of a declared type, as it was."""
+    inner = get_args(kind)
+    if kind is float and value is None:  # JSON has no other word for it
+        return math.nan
+    if get_origin(kind) is UnionType:
+        if value is None and NoneType in inner:
+            return None
+        kinds = [k for k in inner if k is not NoneType]
+        return _typed(next((k for k in kinds if type(value) is k), kinds[0]), value)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_typed(inner[0], item) for item in value)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _made(kind, value)
+    if not isinstance(value, _PLAIN.get(get_origin(kind) or kind, object)):
+        raise ValueError(f"{value!r:.40} is not of type {kind}")  # noqa: TRY004
+    return value
+
+
+_PLAIN: dict[Any, Any] = {
+    bool: bool,
+    str: str,
+    int: int,
+    float: (float, int),
+    dict: dict,
+    tuple: tuple,
+}
+"""By declared type, what JSON has for it."""
 
 
 class Record(Shown):
@@ -99,3 +150,12 @@ class Record(Shown):
                 more = f"to_frame({name!r})" if len(rows) > MOST_ROWS else ""
                 parts.append(html_table(rows[:MOST_ROWS], title=name, total=len(rows), more=more))
         return "".join(parts)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """The record that `to_json` made plain; keys that are no fields are passed over.
+
+        Raises:
+            ValueError: a field is missing or does not fit.
+        """
+        return _made(cls, document)
