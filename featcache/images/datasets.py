@@ -122,25 +122,26 @@ _FAILURES = (
 """What fetching and unpacking an archive can raise (URLError is an OSError)."""
 
 
-def open_data_set(name: str) -> Source:
+def open_data_set(name: str, *, fetch: bool = True) -> Source:
     """A data set of torchvision; fetched when it is first scanned, if it isn't there.
 
     Args:
         name: one of `DATA_SETS`.
+        fetch: else one that isn't there cannot be read.
 
     Raises:
         SourceError: there is no data set of that name.
     """
     if name not in DATA_SETS:
         raise SourceError(f"no data set {shown(name)!r}; there are {', '.join(DATA_SETS)}")
-    return FileDataSet(name) if DATA_SETS[name].files else ArrayDataSet(name)
+    return (FileDataSet if DATA_SETS[name].files else ArrayDataSet)(name, fetch=fetch)
 
 
 class _Loaded:
     """A data set's place on disk and its parts, loaded once."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, *, fetch: bool = True) -> None:
+        self.name, self._fetch = name, fetch
         self.locator = {"kind": "torchvision", "location": name}
         self._root = absolute(os.environ.get("FEATCACHE_DATA") or "~/.cache/featcache/data")
         self._lock = threading.Lock()
@@ -167,8 +168,10 @@ class _Loaded:
         make = getattr(datasets, cls)
         try:
             return make(self._root, download=False, **arguments)
-        except (RuntimeError, OSError):
-            pass  # not there (whole): fetch it, which gives the reason if that fails too
+        except (RuntimeError, OSError) as error:
+            if not self._fetch:
+                raise DownloadError(f"{self.name}: not in {shown(self._root)}") from error
+            # not there (whole): fetch it, which gives the reason if that fails too
         try:
             return make(self._root, download=True, **arguments)
         except _FAILURES as error:

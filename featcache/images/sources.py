@@ -65,8 +65,12 @@ def open_source(data: str | os.PathLike[str]) -> Source:
     raise SourceError(_not_understood(os.fspath(data), path))
 
 
-def source_from_locator(locator: Mapping[str, str]) -> Source:
+def source_from_locator(locator: Mapping[str, str], *, fetch: bool = True) -> Source:
     """The source that a cache was made from.
+
+    Args:
+        locator: of the source.
+        fetch: whether a public data set that is not there is fetched when it is read.
 
     Raises:
         SourceMissingError: its folder or CSV is gone.
@@ -77,7 +81,9 @@ def source_from_locator(locator: Mapping[str, str]) -> Source:
         raise SourceError(f"source of kind {kind!r}; this version knows {', '.join(_OPENERS)}")
     if kind in ("folder", "csv") and not Path(location).exists():
         raise root_missing(location)
-    return _OPENERS[kind](location)
+    return (
+        open_data_set(location, fetch=fetch) if kind == "torchvision" else _OPENERS[kind](location)
+    )
 
 
 def content_hash(content: bytes | np.ndarray) -> bytes:
