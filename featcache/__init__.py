@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from featcache.errors import FeatcacheError
     from featcache.recipe import Preprocessing
+    from featcache.report import write_report
     from featcache.results import (
         DemoResult,
         ExtractResult,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         PruneResult,
         Records,
         RepairResult,
+        ReportResult,
         VerifyResult,
     )
     from featcache.transformer import FeatureExtractor
@@ -76,6 +78,7 @@ _HOMES = {
     ),
     "featcache.errors": ("FeatcacheError",),
     "featcache.recipe": ("Preprocessing",),
+    "featcache.report": ("write_report",),
     "featcache.results": (
         "DemoResult",
         "ExtractResult",
@@ -85,6 +88,7 @@ _HOMES = {
         "PruneResult",
         "Records",
         "RepairResult",
+        "ReportResult",
         "VerifyResult",
     ),
     "featcache.transformer": ("FeatureExtractor",),
@@ -108,6 +112,7 @@ __all__ = [
     "PruneResult",
     "Records",
     "RepairResult",
+    "ReportResult",
     "TrainingOptions",
     "VerifyResult",
     "__version__",
@@ -122,6 +127,7 @@ __all__ = [
     "prune",
     "repair",
     "verify",
+    "write_report",
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from featcache_cli import backbones, caches, demo, extract, layers, predict, probe
+from featcache_cli import backbones, caches, demo, extract, layers, predict, probe, report
 from featcache_cli.rendering import say
 
 EXIT_ERROR = 1
@@ -48,6 +48,7 @@ app = typer.Typer(
 app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("predict")(predict.predict)
+app.command("report")(report.report)
 app.command("layers")(layers.layers)
 app.command("backbones")(backbones.backbones)
 app.command("info")(caches.info)

@@ -27,6 +27,7 @@ _STAGES = {
     "derive": ("deriving", "pictures"),
     "fit": ("fitting", "fits"),
     "predict": ("predicting", "pictures"),
+    "report": ("reporting", "parts"),
 }
 
 _NOT_IN_CELLS = {"Cc", "Cs", "Zl", "Zp"}

@@ -23,6 +23,7 @@ from featcache.results.networks import BackboneRow, LayerRow
 from featcache.results.predicted import LabelProbability, Prediction
 from featcache.results.probed import ProbeResult
 from featcache.results.record import Record
+from featcache.results.reported import ReportResult
 from featcache.results.scores import (
     Calibration,
     Comparison,
@@ -70,6 +71,7 @@ __all__ = [
     "Record",
     "Records",
     "RepairResult",
+    "ReportResult",
     "Shots",
     "Skip",
     "Staleness",
