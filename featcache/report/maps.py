@@ -43,14 +43,24 @@ class Dot:
     reason: str
 
 
+@dataclass(frozen=True)
+class Label:
+    """The name of a class: its rule's identity, and to which side it is written."""
+
+    identity: str
+    name: str
+    look: str
+    rule: str
+
+
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """One projection: its dots, and the names of classes by their rule's identity."""
+    """One projection: its dots, and where classes are."""
 
     key: str
     projection: Projection
     dots: tuple[Dot, ...]
-    labels: tuple[tuple[str, str], ...]
+    labels: tuple[Label, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +103,8 @@ def feature_map(
         )
         rules += [_at(f"{key}{number}", *at[number]) for number in range(len(chosen))]
         labels = list(_labels(key, rows, chosen, at)) if named and key == "t" else []
-        rules += [rule for _, _, rule in labels]
-        texts = tuple((identity, name) for identity, name, _ in labels)
-        planes.append(Plane(key, projection, dots, texts))
+        rules += [label.rule for label in labels]
+        planes.append(Plane(key, projection, dots, tuple(labels)))
     legend = rows.classes if coloured else ()
     return FeatureMap(tuple(planes), len(chosen), len(rows), legend, "".join(rules))
 
@@ -117,14 +126,14 @@ def _dot(
     )
 
 
-def _labels(
-    key: str, rows: ResultRows, chosen: np.ndarray, at: np.ndarray
-) -> Iterator[tuple[str, str, str]]:
-    """Identity, name and rule of each class that is there, where it is densest."""
+def _labels(key: str, rows: ResultRows, chosen: np.ndarray, at: np.ndarray) -> Iterator[Label]:
+    """Each class that is there, where it is densest."""
     for code, name in enumerate(rows.classes):
         own = at[rows.targets[chosen] == code]
         if len(own):
-            yield f"{key}n{code}", name, _at(f"{key}n{code}", *own[_densest(own)])
+            identity, (left, top) = f"{key}n{code}", own[_densest(own)]
+            look = "l" if left > 0.66 else "r" if left < 0.33 else ""
+            yield Label(identity, name, look, _at(identity, left, top))
 
 
 def _densest(at: np.ndarray) -> int:

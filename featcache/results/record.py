@@ -64,6 +64,8 @@ def _typed(kind: Any, value: Any) -> Any:
         return _typed(next((k for k in kinds if type(value) is k), kinds[0]), value)
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_typed(inner[0], item) for item in value)
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return {name: _typed(inner[1], item) for name, item in value.items()}
     if is_dataclass(kind) and isinstance(kind, type):
         return _made(kind, value)
     if not isinstance(value, _PLAIN.get(get_origin(kind) or kind, object)):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from featcache import api
-from featcache.results import ChangeCounts, PathPoint, Record, Staleness
+from featcache.results import ChangeCounts, PathPoint, ProbeResult, Record, Staleness
 
 KEYS = {
     "extract": "cache samples computed reused skipped classes features seconds images_per_second "
@@ -90,7 +90,23 @@ def test_a_test_split_is_in_test_and_in_the_estimate(
 def test_every_record_round_trips(records: dict[str, Record]) -> None:
     for record in records.values():
         plain = record.to_json()
-        assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+        again = json.loads(json.dumps(plain, allow_nan=False))
+        assert again == plain
+        assert type(record).from_json(again) == record
+
+
+def test_what_is_no_record_is_told(records: dict[str, Any]) -> None:
+    plain = records["probe"].to_json()
+    for change, said in [
+        ({"estimate": None}, "Estimate: None is no object"),
+        ({"n_train": "many"}, "'many' is not of type"),
+        ({"path": [{"C": 1.0}]}, "PathPoint: .* missing 3 required"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            ProbeResult.from_json(plain | change)
+    del plain["classes"]
+    with pytest.raises(ValueError, match="missing 1 required positional argument: 'classes'"):
+        ProbeResult.from_json(plain)
 
 
 def test_what_is_no_number_in_json_is_null(records: dict[str, Any]) -> None:
