@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featcache.errors import CacheMissingError
 from featcache.report.pictures import Pictures, Sheet
 from featcache.report.projections import Projection, features_of, projections, sampled_rows
 from featcache.report.rows import ResultRows
@@ -84,9 +85,12 @@ class FeatureMap:
 def feature_map(
     cache: Cache, cut: str, rows: ResultRows, pictures: Pictures, most: int
 ) -> FeatureMap | None:
-    """Of at most so many pictures; None where there are too few, or none is asked for."""
+    """Of at most so many pictures; None where there are too few, or their features are gone."""
     chosen = sampled_rows(len(rows), most)
-    features, there = features_of(cache, cut, rows.hashes[chosen])
+    try:
+        features, there = features_of(cache, cut, rows.hashes[chosen])
+    except CacheMissingError:
+        return None
     chosen, found = chosen[there], projections(features)
     if not found:
         return None

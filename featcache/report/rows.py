@@ -102,8 +102,9 @@ def rows_of(kept: KeptResult) -> ResultRows:
     several = rows["targets"].ndim == 2
     targets = rows["targets"].astype(np.bool_ if several else np.int64)
     hashes = np.array(rows["hashes"])
-    shape = (len(hashes), len(classes))
-    given = np.array(rows.get("probabilities", np.full(shape, np.nan)), np.float64)
+    given = rows.get("probabilities")
+    if given is None:  # of support sets
+        given = np.broadcast_to(np.nan, (len(hashes), len(classes)))
     judged = np.array(rows.get("judged", np.zeros(len(hashes))), np.bool_)
     places = _places(kept.cache, np.array(rows["row"]), hashes)
     return ResultRows(
