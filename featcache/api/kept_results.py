@@ -16,6 +16,7 @@ from featcache.results import ProbeResult
 from featcache.store import journal
 from featcache.store.cache import Cache
 from featcache.store.findings import RESULTS, list_findings, read_findings
+from featcache.store.index import HASH_BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +56,34 @@ def kept_result(named: PathLike) -> KeptResult:
     record, rows = read_findings(folder, identity)
     again = {"cache": str(folder), "seconds": _seconds(folder, identity), "result": identity}
     try:
-        return KeptResult(cache, ProbeResult.from_json(record | again), rows)
-    except ValueError as error:
+        result = ProbeResult.from_json(record | again)
+        _refuse_misfits(result, rows)
+    except (ValueError, KeyError) as error:
         raise CacheDamagedError(
             f"{folder}: result {identity!r} is none of this featcache ({error}); probe it again"
         ) from error
+    return KeptResult(cache, result, rows)
+
+
+def _refuse_misfits(result: ProbeResult, rows: dict[str, npt.NDArray[Any]]) -> None:
+    """Refuse a record and arrays that are not of the same pictures and classes.
+
+    Raises:
+        ValueError, KeyError: names the first that does not fit.
+    """
+    n, k = len(rows["row"]), len(result.classes)
+    shapes = {"row": (n,), "hashes": (n, HASH_BYTES), "judged": (n,), "trained": (n,)}
+    shapes |= {"probabilities": (n, k), "targets": (n, k) if result.multi_label else (n,)}
+    for name in ("hashes", "targets", *(set(shapes) & set(rows))):
+        if rows[name].shape != shapes[name]:
+            raise ValueError(f"{name} are {rows[name].shape}, not {shapes[name]}")
+    codes = rows["targets"]
+    if not 0 <= codes.min(initial=0) <= codes.max(initial=0) < (2 if result.multi_label else k):
+        raise ValueError(f"targets from {codes.min()} to {codes.max()} of {k} classes")
+    if any(len(row) != len(result.confusion) or len(row) != k for row in result.confusion):
+        raise ValueError(f"confusion is not {k} x {k}")
+    if any((point.C or point.neighbours or 0) <= 0 for point in result.path):
+        raise ValueError("path has a candidate that is not positive")
 
 
 def result_named(named: str) -> tuple[Path, str]:

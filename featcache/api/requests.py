@@ -33,8 +33,8 @@ Head = Literal["softmax", "logistic", "ridge", "knn", "mlp"]
 PathLike = str | os.PathLike[str]
 
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total); stages: "hash", "extract", "derive", "fit", "predict", and
-"depth 1", "depth 2", ..."""
+"""Called with (stage, done, total); stages: "hash", "extract", "derive", "fit", "predict",
+"report", and "depth 1", "depth 2", ..."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from featcache import api
-from featcache.errors import CacheMissingError, ProbeError, StoreError
+from featcache.errors import CacheDamagedError, CacheMissingError, ProbeError, StoreError
 from featcache.report import write_report
 from featcache.results import (
     Comparison,
@@ -167,6 +167,37 @@ def test_what_cannot_be_reported(
     with pytest.raises(ProbeError, match="points -1"):
         write_report(probed, tmp_path / "a.html", points=-1)
     assert not (tmp_path / "a.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "arrays", "said"),
+    [
+        ({"classes": ["one", "two"]}, {}, "probabilities are"),
+        ({"confusion": [[1]]}, {}, "confusion is not 3 x 3"),
+        (
+            {"path": [{"C": 0.0, "accuracy": 1.0, "log_loss": 1.0, "log_loss_error": 0.0}]},
+            {},
+            "path",
+        ),
+        ({}, {"targets": np.full(62, 3)}, "targets from 3 to 3 of 3 classes"),
+        ({}, {"hashes": np.zeros((62, 31), np.uint8)}, "hashes are"),
+        ({}, {"targets": None}, "'targets'"),
+        ({"estimate": {"accuracy": "high"}}, {}, "is not of type"),
+    ],
+)
+def test_a_result_that_fits_nothing_is_refused(
+    cache: Path,
+    probed: ProbeResult,
+    tmp_path: Path,
+    change: dict[str, Any],
+    arrays: dict[str, Any],
+    said: str,
+) -> None:
+    record, rows = read_findings(cache, str(probed.result))
+    changed = {name: a for name, a in (rows | arrays).items() if a is not None}
+    write_findings(cache, "odd", record | change, changed)
+    with pytest.raises(CacheDamagedError, match=f"result 'odd' is none .*{said}.*probe it again"):
+        write_report(f"{cache}:odd", tmp_path / "a.html")
 
 
 def test_a_page_is_replaced_whole(
