@@ -37,9 +37,11 @@ if TYPE_CHECKING:
         verify,
     )
     from featcache.errors import FeatcacheError
+    from featcache.export import export_cache
     from featcache.recipe import Preprocessing
     from featcache.report import write_report
     from featcache.results import (
+        CacheExport,
         DemoResult,
         ExtractResult,
         InfoResult,
@@ -77,9 +79,11 @@ _HOMES = {
         "verify",
     ),
     "featcache.errors": ("FeatcacheError",),
+    "featcache.export": ("export_cache",),
     "featcache.recipe": ("Preprocessing",),
     "featcache.report": ("write_report",),
     "featcache.results": (
+        "CacheExport",
         "DemoResult",
         "ExtractResult",
         "InfoResult",
@@ -95,6 +99,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CacheExport",
     "DemoResult",
     "ExtractRequest",
     "ExtractResult",
@@ -117,6 +122,7 @@ __all__ = [
     "VerifyResult",
     "__version__",
     "demo",
+    "export_cache",
     "extract",
     "info",
     "layers",

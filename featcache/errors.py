@@ -22,8 +22,9 @@
     │   └── StoredOverflowError (OverflowError)      a value does not fit the stored dtype
     ├── ProbeError (ValueError)               the labels do not allow the probe asked for
     ├── TrainingError (ValueError)            a tail cannot be trained as asked
-    └── ClassifierError (ValueError)          a saved classifier cannot be read or used
-        └── ParityError (ArithmeticError)            joined, it does not give the cached logits
+    ├── ClassifierError (ValueError)          a saved classifier cannot be read or used
+    │   └── ParityError (ArithmeticError)            joined, it does not give the cached logits
+    └── ExportError (ValueError)              what is asked for cannot be exported, or not to there
 
 Each has `FeatcacheError` and a builtin as parents, so that code which knows nothing of featcache
 still catches it. A message says what happened, to which file or value, and what to do next.
@@ -124,3 +125,7 @@ class ClassifierError(FeatcacheError, ValueError):
 
 class ParityError(ClassifierError, ArithmeticError):
     """The joined model does not reproduce the cached logits."""
+
+
+class ExportError(FeatcacheError, ValueError):
+    """What is asked for cannot be exported, or not to that file."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from featcache_cli import backbones, caches, demo, extract, layers, predict, probe, report
+from featcache_cli import backbones, caches, demo, export, extract, layers, predict, probe, report
 from featcache_cli.rendering import say
 
 EXIT_ERROR = 1
@@ -49,6 +49,7 @@ app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
+app.command("export")(export.export)
 app.command("layers")(layers.layers)
 app.command("backbones")(backbones.backbones)
 app.command("info")(caches.info)

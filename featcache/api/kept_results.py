@@ -15,7 +15,7 @@ from featcache.errors import CacheDamagedError, ProbeError
 from featcache.results import ProbeResult
 from featcache.store import journal
 from featcache.store.cache import Cache
-from featcache.store.findings import RESULTS, list_findings, read_findings
+from featcache.store.findings import RESULTS, newest_findings, read_findings
 from featcache.store.index import HASH_BYTES
 
 
@@ -100,12 +100,11 @@ def result_named(named: str) -> tuple[Path, str]:
     if folder and not place.exists():
         return Path(folder), identity
     Cache(place)  # says what is wrong where there is none
-    there = list_findings(place)
-    last = (journal.last(place, "probe") or {}).get("result")
-    if not there:
+    newest = newest_findings(place)
+    if newest is None:
         command = shlex.join(["featcache", "probe", named])
         raise ProbeError(f"{named}: was never probed; run `{command}` first")
-    return place, last if last in there else there[-1]
+    return place, newest
 
 
 def _seconds(folder: Path, identity: str) -> float:

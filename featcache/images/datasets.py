@@ -122,6 +122,11 @@ _FAILURES = (
 """What fetching and unpacking an archive can raise (URLError is an OSError)."""
 
 
+def data_root() -> str:
+    """The folder of all data sets."""
+    return absolute(os.environ.get("FEATCACHE_DATA") or "~/.cache/featcache/data")
+
+
 def open_data_set(name: str, *, fetch: bool = True) -> Source:
     """A data set of torchvision; fetched when it is first scanned, if it isn't there.
 
@@ -143,7 +148,7 @@ class _Loaded:
     def __init__(self, name: str, *, fetch: bool = True) -> None:
         self.name, self._fetch = name, fetch
         self.locator = {"kind": "torchvision", "location": name}
-        self._root = absolute(os.environ.get("FEATCACHE_DATA") or "~/.cache/featcache/data")
+        self._root = data_root()
         self._lock = threading.Lock()
         self._parts: dict[str, Part] = {}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from featcache.errors import SourceError
-from featcache.images.datasets import DATA_SETS, open_data_set
+from featcache.images.datasets import DATA_SETS, data_root, open_data_set
 from featcache.images.digits import DigitsSource
 from featcache.images.files import absolute, root_missing
 from featcache.images.folders import FolderSource
@@ -84,6 +84,14 @@ def source_from_locator(locator: Mapping[str, str], *, fetch: bool = True) -> So
     return (
         open_data_set(location, fetch=fetch) if kind == "torchvision" else _OPENERS[kind](location)
     )
+
+
+def files_root(locator: Mapping[str, str]) -> str | None:
+    """The folder below which a source's paths are files; None where its pictures are arrays."""
+    kind, location = locator.get("kind", ""), locator.get("location", "")
+    if kind == "torchvision":
+        return data_root() if location in DATA_SETS and DATA_SETS[location].files else None
+    return {"folder": location, "csv": os.path.dirname(location)}.get(kind)  # noqa: PTH120 - text
 
 
 def content_hash(content: bytes | np.ndarray) -> bytes:

@@ -1,6 +1,7 @@
 """The typed, frozen records that commands return. `to_json` gives the keys of `--json`."""
 
 from featcache.results.demonstrated import DemoResult
+from featcache.results.exported import CacheExport
 from featcache.results.extracted import (
     ChangeCounts,
     ExtractProfile,
@@ -44,6 +45,7 @@ from featcache.results.several import Records
 
 __all__ = [
     "BackboneRow",
+    "CacheExport",
     "Calibration",
     "ChangeCounts",
     "Comparison",

@@ -4,7 +4,8 @@
     locks      one writer at a time
     leases     the same where a file system has no locks
     documents  JSON files that carry their own digest
-    hdf5       plain HDF5 files of contiguous, aligned arrays; the only file that imports h5py
+    hdf5       plain HDF5 files of contiguous, aligned arrays
+    plain      HDF5 files for others: texts, groups, any size; with `hdf5` all that imports h5py
     layout     a strict reader of those, and of no other HDF5 files
     index      one row a sample: path, content hash, labels, split, group, stat key
     shards     activations of one stream, with the content hashes of their rows

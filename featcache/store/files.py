@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from io import FileIO
 from pathlib import Path
 
-from featcache.errors import CacheDamagedError, DiskSpaceError, StoreError
+from featcache.errors import CacheDamagedError, DiskSpaceError, FeatcacheError, StoreError
 
 TEMPORARY = ".tmp-"
 """Prefix of names that no reader looks at; what a killed writer leaves behind starts with it."""
@@ -196,12 +196,41 @@ def _write_and_compare(path: Path, content: bytes | memoryview, expected: str) -
         )
 
 
+def fill_durably(path: Path, fill: Callable[[Path], None]) -> None:
+    """Have a file of any size written under a temporary name, and rename it into place.
+
+    It is fsynced before it is renamed, and the folder after: once this returns, a crash no longer
+    costs the file.
+
+    Args:
+        path: where it is to be.
+        fill: writes and checks it where it is told; what it raises leaves nothing behind.
+
+    Raises:
+        DiskSpaceError: the disk is full.
+        StoreError: any other fault of the file system, by path.
+    """
+    temporary = temporary_name(path)
+    try:
+        with naming(path):
+            fill(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    with naming(path):
+        sync_folder(path.parent)
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Generator[None, None, None]:
     """Turn an operating system's error into one that names the file and says what to do."""
     try:
         yield
-    except StoreError:
+    except FeatcacheError:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

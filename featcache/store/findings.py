@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from featcache.errors import CacheDamagedError, CacheMissingError, StoreError
-from featcache.store import documents, hdf5
+from featcache.store import documents, hdf5, journal
 from featcache.store.files import (
     make_folder,
     naming,
@@ -89,6 +89,13 @@ def _read_rows(file: Path, sha256: str) -> dict[str, npt.NDArray[Any]]:
 def list_findings(folder: Path) -> list[str]:
     """Identities of the results that are whole."""
     return sorted(p.parent.name for p in (folder / RESULTS).glob(f"*/{_RECORD}"))
+
+
+def newest_findings(folder: Path) -> str | None:
+    """The identity of the result that was found last; None where there is none."""
+    there = list_findings(folder)
+    last = (journal.last(folder, "probe") or {}).get("result")
+    return last if last in there else next(reversed(there), None)
 
 
 def remove_findings(folder: Path, identities: Collection[str]) -> None:

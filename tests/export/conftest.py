@@ -1,0 +1,61 @@
+"""Photos with difficult names, the features of a tiny network, and what was found of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+import featcache as fc
+
+LIGHT: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "image_size": 32}
+
+
+def crops(photo: np.ndarray, count: int, seed: int) -> list[Image.Image]:
+    corners = np.random.default_rng(seed).integers(150, size=(count, 2))
+    return [Image.fromarray(photo[y : y + 120, x : x + 120]) for y, x in corners]
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders `=cat` and `cup`, 12 crops of a photo each; a name that is not UTF-8, one that
+    begins as a formula does, a picture that cannot be read, and one in the wrong class.
+    """
+    root = tmp_path_factory.mktemp("pictures") / "drinks"
+    for label, photo in {"=cat": data.chelsea(), "cup": data.coffee()}.items():
+        (root / label).mkdir(parents=True)
+        for i, crop in enumerate(crops(photo, 12, seed=3)):
+            crop.save(root / label / f"{i:02}.png")
+    (root / "cup" / "00.png").rename(root / "cup" / os.fsdecode(b"caf\xe9.png"))
+    (root / "cup" / "broken.jpg").write_bytes(b"this is no picture, surely")
+    crops(data.chelsea(), 1, seed=8)[0].save(root / "cup" / "wrong.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cuts and two views. Read only."""
+    out = tmp_path_factory.mktemp("caches") / "drinks"
+    fc.extract(pictures, out=out, cuts=("layer3.0",), pooling="none", views=2, **LIGHT)
+    fc.extract(pictures, out=out, cuts=("layer3.0",), pooling="avg", **LIGHT)
+    fc.probe(out, folds=3, tolerance=0.5, views=1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def table(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV's features: several labels, none, groups and splits. Read only."""
+    root = tmp_path_factory.mktemp("tables")
+    listed = root / "several.csv"
+    names = [str(path) for path in sorted(pictures.glob("*/[01][0-9].png"))]
+    labels = ["a;b", "b", "", "+1", "a;+1", "a"]
+    splits = ["train", "train", "test", "train"]
+    rows = [f"{name},{labels[i % 6]},{splits[i % 4]},g{i // 2}" for i, name in enumerate(names)]
+    listed.write_text("\n".join(["path,label,split,group", *rows]) + "\n")
+    fc.extract(listed, out=root / "cache", views=2, **LIGHT)
+    return root / "cache"
