@@ -37,11 +37,12 @@ if TYPE_CHECKING:
         verify,
     )
     from featcache.errors import FeatcacheError
-    from featcache.export import export_cache
+    from featcache.export import export_cache, export_classifier
     from featcache.recipe import Preprocessing
     from featcache.report import write_report
     from featcache.results import (
         CacheExport,
+        ClassifierExport,
         DemoResult,
         ExtractResult,
         InfoResult,
@@ -79,11 +80,12 @@ _HOMES = {
         "verify",
     ),
     "featcache.errors": ("FeatcacheError",),
-    "featcache.export": ("export_cache",),
+    "featcache.export": ("export_cache", "export_classifier"),
     "featcache.recipe": ("Preprocessing",),
     "featcache.report": ("write_report",),
     "featcache.results": (
         "CacheExport",
+        "ClassifierExport",
         "DemoResult",
         "ExtractResult",
         "InfoResult",
@@ -100,6 +102,7 @@ _HOMES = {
 
 __all__ = [
     "CacheExport",
+    "ClassifierExport",
     "DemoResult",
     "ExtractRequest",
     "ExtractResult",
@@ -123,6 +126,7 @@ __all__ = [
     "__version__",
     "demo",
     "export_cache",
+    "export_classifier",
     "extract",
     "info",
     "layers",

@@ -16,6 +16,16 @@ class FormatName(StrEnum):
     parquet = "parquet"
     csv = "csv"
     hdf5 = "hdf5"
+    onnx = "onnx"
+    torchscript = "torchscript"
+    pt2 = "pt2"
+
+
+class InputName(StrEnum):
+    """What an exported classifier takes."""
+
+    uint8 = "uint8"
+    normalised = "normalised"
 
 
 class ImagesName(StrEnum):
@@ -26,14 +36,27 @@ class ImagesName(StrEnum):
     originals = "originals"
 
 
+OF_CACHES = ("cut", "views", "result", "images")
+OF_CLASSIFIERS = ("takes", "pictures", "backbone", "weights")
+
+
 def export(
-    source: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache.")],
+    context: typer.Context,
+    source: Annotated[
+        Path, typer.Argument(metavar="CACHE|FILE.fc", help="A cache, or a classifier.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The file to be written.")
     ],
     format_name: Annotated[
         FormatName | None,
-        typer.Option("--format", help="Left out: as the file's name ends."),
+        typer.Option(
+            "--format",
+            help="Of a cache npz, parquet, csv or hdf5, of a classifier onnx, torchscript or pt2; "
+            "left out: as the file's name ends.",
+            show_choices=False,
+            metavar="NAME",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="What is there already.")] = False,
     cut: Annotated[
@@ -41,7 +64,6 @@ def export(
         typer.Option(
             metavar="UNIT",
             help="Which activations: the penultimate feature, for hdf5 all there are.",
-            show_default=False,
         ),
     ] = None,
     views: Annotated[
@@ -58,13 +80,44 @@ def export(
     images: Annotated[
         ImagesName, typer.Option(help="parquet: a column with the pictures themselves.")
     ] = ImagesName.none,
+    takes: Annotated[
+        InputName,
+        typer.Option(
+            "--input",
+            help="What an exported classifier takes: uint8 pixels (N, H, W, 3), or float32 "
+            "(N, 3, H, W) that were normalised before.",
+        ),
+    ] = InputName.uint8,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PICTURE",
+            help="On which an exported classifier is checked; left out: two photos of "
+            "scikit-learn.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="package.module:factory, to vouch for the code of a classifier's own network."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A classifier's backbone, where the file it names is gone."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write features and labels of a cache into one file that others read.
+    """Write a cache or a classifier into one file that others read.
 
-    A parquet has the columns that FiftyOne (filepath, label, features) and
-    Embedding Atlas (--vector features --image image) look for. hdf5 is one
-    plain file with everything. How to read it is printed.
+    A cache's features and labels: parquet has the columns that FiftyOne
+    (filepath, label, features) and Embedding Atlas (--vector features --image
+    image) look for; hdf5 is one plain file with everything.
+
+    A classifier, from pixels to probabilities in one file. It is run on real
+    pictures, and must say what the classifier says, or it is not written.
+
+    How to read or use it is printed, in Python without featcache.
 
     [bold]For example[/bold]
 
@@ -73,23 +126,77 @@ def export(
     $ featcache export cache/pets-efficientnet_lite0 -o pets.parquet --images thumbnails
 
     $ featcache export cache/pets-efficientnet_lite0 -o pets.h5 --views
-    """
-    from featcache.export import export_cache
 
-    done = export_cache(
-        source,
-        output,
-        format=format_name.value if format_name else None,
-        cut=cut,
-        views=views,
-        result=result,
-        images=images.value,
-        overwrite=overwrite,
-    )
+    $ featcache export pets.fc -o pets.onnx
+    """
+    name = format_name.value if format_name else None
+    is_classifier = source.suffix == ".fc" or source.is_file()
+    _refuse_strangers(context, is_classifier=is_classifier)
+    if is_classifier:
+        from featcache.export import export_classifier
+
+        done = export_classifier(
+            source,
+            output,
+            format=name,
+            input=takes.value,
+            pictures=pictures or (),
+            backbone=backbone,
+            weights=weights,
+            overwrite=overwrite,
+        )
+    else:
+        from featcache.export import export_cache
+
+        done = export_cache(
+            source,
+            output,
+            format=name,
+            cut=cut,
+            views=views,
+            result=result,
+            images=images.value,
+            overwrite=overwrite,
+        )
     if as_json:
         show_json(done.to_json())
     else:
-        _render_cache(done)
+        _render(done)
+
+
+def _refuse_strangers(context: typer.Context, *, is_classifier: bool) -> None:
+    """Refuse options that say nothing of what is exported."""
+    for name in OF_CACHES if is_classifier else OF_CLASSIFIERS:
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE":
+            option = "--input" if name == "takes" else f"--{name}"
+            what = "cache, and this is a classifier" if is_classifier else "classifier"
+            raise typer.BadParameter(f"{option} is for the export of a {what}")
+
+
+def _render(done: Any) -> None:
+    is_cache = hasattr(done, "rows")
+    (_render_cache if is_cache else _render_classifier)(done)
+    warn(done.warnings)
+    say("to use it without featcache:")
+    for text in done.example.splitlines():
+        line(printable(text))
+    if done.format == "parquet":
+        suggest("look at it", "embedding-atlas", done.file, "--vector", "features")
+
+
+def _render_classifier(done: Any) -> None:
+    line(
+        f"[bold]{printable(done.file)}[/bold]: {done.format}, {len(done.classes)} classes; "
+        f"{done.bytes / 1e6:.1f} MB ({done.seconds:.1f} s)"
+    )
+    for side, about in (("takes", done.input), ("gives", done.output)):
+        shape = ", ".join(map(str, about["shape"]))
+        line(f"{side} {about['name']}: {about['dtype']} ({shape})")
+    line(
+        f"checked on {done.checked} pictures: log-probabilities differ by {done.difference:.1e} of "
+        f"their size at most (allowed: {done.tolerance:g})"
+    )
 
 
 def _render_cache(done: Any) -> None:
@@ -104,9 +211,3 @@ def _render_cache(done: Any) -> None:
         line(f"left out, since they have no features: {done.skipped}")
     if done.result:
         line(f"held-out probabilities: pred_probs, of result {printable(done.result)}")
-    warn(done.warnings)
-    say("to read it:")
-    for text in done.example.splitlines():
-        line(printable(text))
-    if done.format == "parquet":
-        suggest("look at it", "embedding-atlas", done.file, "--vector", "features")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from featcache.backbones.registry import Backbone, load_backbone, load_from_locator
 from featcache.classifier import files
@@ -82,6 +83,11 @@ class Classifier:
     def recipe(self) -> Recipe:
         """What decides the values."""
         return self.content.recipe
+
+    @property
+    def stem(self) -> nn.Module:
+        """Normalised pictures (B, 3, H, W) to features, tuned; in evaluation mode."""
+        return self._stem
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """(n, K) logits to (n, K) probabilities, as the head's loss reads them."""

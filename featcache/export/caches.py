@@ -100,7 +100,7 @@ def export_cache(
     """
     started = time.perf_counter()
     place = Path(file)
-    kind = format_of(place, format, SUFFIXES)
+    kind = format_of("cache", place, format, SUFFIXES)
     _refuse_misfits(kind, views=views, result=result, images=images)
     refuse_taken(place, overwrite=overwrite)
     export = _opened(Path(cache), kind, cut, result, images, views=views)

@@ -9,10 +9,11 @@ from featcache.errors import ExportError
 from featcache.store.files import fill_durably, make_folder, remove_abandoned
 
 
-def format_of(file: Path, asked: str | None, suffixes: Mapping[str, str]) -> str:
+def format_of(what: str, file: Path, asked: str | None, suffixes: Mapping[str, str]) -> str:
     """The format that was asked for, else the one of a file's name.
 
     Args:
+        what: is exported, in words.
         file: to be written.
         asked: a format, or None.
         suffixes: formats by suffix.
@@ -24,9 +25,11 @@ def format_of(file: Path, asked: str | None, suffixes: Mapping[str, str]) -> str
     if asked is None:
         asked = suffixes.get(file.suffix.lower())
         if asked is None:
-            raise ExportError(f"{file}: in which format? Give --format, one of {formats}")
+            raise ExportError(
+                f"{file}: its name says none of a {what}'s formats; give --format, one of {formats}"
+            )
     elif asked not in suffixes.values():
-        raise ExportError(f"format {asked!r}: none of {formats}")
+        raise ExportError(f"format {asked!r}: a {what} is exported as one of {formats}")
     return asked
 
 

@@ -1,7 +1,7 @@
 """The typed, frozen records that commands return. `to_json` gives the keys of `--json`."""
 
 from featcache.results.demonstrated import DemoResult
-from featcache.results.exported import CacheExport
+from featcache.results.exported import CacheExport, ClassifierExport
 from featcache.results.extracted import (
     ChangeCounts,
     ExtractProfile,
@@ -48,6 +48,7 @@ __all__ = [
     "CacheExport",
     "Calibration",
     "ChangeCounts",
+    "ClassifierExport",
     "Comparison",
     "DamagedFile",
     "DataSize",

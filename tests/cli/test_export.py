@@ -27,3 +27,15 @@ def test_json_says_the_same(invoke: Any, cache: Path, tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert (told["rows"], told["skipped"], told["format"]) == (24, 1, "csv")
     assert told["bytes"] == (tmp_path / "x").stat().st_size
+
+
+def test_a_classifier_goes_out(invoke: Any, cache: Path, classifier: Path, tmp_path: Path) -> None:
+    done = invoke("export", classifier, "-o", tmp_path / "x.torchscript")
+    assert done.exit_code == 0, done.output
+    assert "takes pixels: uint8 (N, 32, 32, 3)\ngives probabilities: float32 (N, 2)" in done.stdout
+    assert "checked on 8 pictures: log-probabilities differ by " in done.stdout
+    compile(done.stdout[done.stdout.index("import json") :], "example", "exec")
+    for source, option in ((classifier, "--views"), (cache, "--input=uint8")):
+        refused = invoke("export", source, "-o", tmp_path / "y", option)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert f"{option.partition('=')[0]} is for the export of a" in refused.output

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ from PIL import Image
 from skimage import data
 
 import featcache as fc
+from featcache.backbones.registry import load_backbone
+from featcache.classifier import files
+from featcache.classifier.files import ClassifierFile
+from featcache.heads.hidden import HiddenUnits
+from featcache.heads.linear import CERTAIN_LOGIT
 
 LIGHT: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "image_size": 32}
 
@@ -59,3 +66,59 @@ def table(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     listed.write_text("\n".join(["path,label,split,group", *rows]) + "\n")
     fc.extract(listed, out=root / "cache", views=2, **LIGHT)
     return root / "cache"
+
+
+@pytest.fixture(scope="session")
+def saved(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of two classes. Read only."""
+    path = tmp_path_factory.mktemp("classifiers") / "drinks.fc"
+    fc.probe(cache, folds=2, tolerance=0.5, views=1, save=path)
+    return path
+
+
+VARIANTS = ("logistic", "several", "hidden", "tuned", "impossible", "half")
+
+
+@pytest.fixture(scope="session")
+def variant(saved: Path) -> Callable[[str], Path]:
+    """A classifier file of another kind: `variant("several")`. Read only."""
+    plain = files.read(saved)
+    rng = np.random.default_rng(0)
+
+    def changed(name: str) -> ClassifierFile:
+        head, width = plain.head, plain.head.coef.shape[1]
+        if name == "logistic":
+            return replace(plain, head=replace(head, loss="logistic"))
+        if name == "several":
+            return replace(plain, head=replace(head, loss="logistic", multi_label=True))
+        if name == "impossible":  # a class without training rows
+            return replace(plain, head=replace(head, bias=np.array([0, -CERTAIN_LOGIT], "f4")))
+        if name == "half":
+            return replace(plain, recipe=replace(plain.recipe, precision="bf16"))
+        if name == "hidden":
+            units = rng.normal(0, 0.1, (8, width)).astype(np.float32)
+            coef = rng.normal(0, 1, (2, 8)).astype(np.float32)
+            hidden = HiddenUnits(units, np.full(8, 0.1, np.float32))
+            return replace(plain, hidden=hidden, head=replace(head, coef=coef))
+        state = load_backbone("timm/test_resnet", weights="random", image_size=32).state()
+        tail = {k: 1.1 * v for k, v in state.items() if k.startswith("layer4") and v.ndim == 4}
+        assert tail
+        return replace(plain, tail=tail)
+
+    def make(name: str) -> Path:
+        path = saved.with_name(f"{name}.fc")
+        if not path.exists():
+            files.write(path, files.encode(changed(name)))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A photo whose camera lay on its side."""
+    image = Image.fromarray(data.coffee()[:300, :211])
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    return tmp_path / "photo.jpg"

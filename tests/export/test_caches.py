@@ -267,8 +267,8 @@ def test_a_result_of_other_labels_stays_out(
 
 def test_what_cannot_be_written_so(cache: Path, tmp_path: Path) -> None:
     wrong = {
-        "in which format": {"file": "x.zip"},
-        "format 'xls': none of npz, parquet, csv, hdf5": {"file": "x", "format": "xls"},
+        "says none of a cache's formats; give --format, one of npz,": {"file": "x.onnx"},
+        "'onnx': a cache is exported as one of npz, parquet,": {"file": "x", "format": "onnx"},
         "is a folder": {"file": ".", "format": "npz"},
         "--views are for": {"file": "x.npz", "views": True},
         "--images are for": {"file": "x.npz", "images": "originals"},
