@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         ReportResult,
         VerifyResult,
     )
+    from featcache.serve import classifier_app, serve_classifier
     from featcache.transformer import FeatureExtractor
 
 __version__ = version("featcache")
@@ -98,6 +99,7 @@ _HOMES = {
         "VerifyResult",
     ),
     "featcache.transformer": ("FeatureExtractor",),
+    "featcache.serve": ("classifier_app", "serve_classifier"),
 }
 
 __all__ = [
@@ -124,6 +126,7 @@ __all__ = [
     "TrainingOptions",
     "VerifyResult",
     "__version__",
+    "classifier_app",
     "demo",
     "export_cache",
     "export_classifier",
@@ -136,6 +139,7 @@ __all__ = [
     "probe",
     "prune",
     "repair",
+    "serve_classifier",
     "verify",
     "write_report",
 ]

@@ -24,7 +24,8 @@
     ├── TrainingError (ValueError)            a tail cannot be trained as asked
     ├── ClassifierError (ValueError)          a saved classifier cannot be read or used
     │   └── ParityError (ArithmeticError)            joined, it does not give the cached logits
-    └── ExportError (ValueError)              what is asked for cannot be exported, or not to there
+    ├── ExportError (ValueError)              what is asked for cannot be exported, or not to there
+    └── ServeError (OSError)                  a classifier cannot be served there
 
 Each has `FeatcacheError` and a builtin as parents, so that code which knows nothing of featcache
 still catches it. A message says what happened, to which file or value, and what to do next.
@@ -129,3 +130,7 @@ class ParityError(ClassifierError, ArithmeticError):
 
 class ExportError(FeatcacheError, ValueError):
     """What is asked for cannot be exported, or not to that file."""
+
+
+class ServeError(FeatcacheError, OSError):
+    """A classifier cannot be served there."""

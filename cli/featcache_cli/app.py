@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from featcache_cli import backbones, caches, demo, export, extract, layers, predict, probe, report
+from featcache_cli import (
+    backbones,
+    caches,
+    demo,
+    export,
+    extract,
+    layers,
+    predict,
+    probe,
+    report,
+    serve,
+)
 from featcache_cli.rendering import say
 
 EXIT_ERROR = 1
@@ -50,6 +61,7 @@ app.command("probe")(probe.probe)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.command("layers")(layers.layers)
 app.command("backbones")(backbones.backbones)
 app.command("info")(caches.info)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from featcache.api.requests import PathLike, PredictRequest, Progress, as_request
 from featcache.backbones import registry
-from featcache.classifier.joined import Classifier, load_classifier
+from featcache.classifier.joined import Answer, Classifier, load_classifier
 from featcache.heads.averaging import Averaging, averaged
 from featcache.images.expanding import expand
 from featcache.results import BackboneRow, LabelProbability, Prediction, Records
@@ -48,15 +48,25 @@ def predict(
     predictions: list[Prediction] = []
     crops = request.crops
     for answer in loaded.answers(paths, engine=request.engine, device=request.device, crops=crops):
-        if answer.logits is None:
-            predictions.append(Prediction(answer.path, None, None, error=answer.error))
-        else:
-            views = np.concatenate([answer.logits[None], answer.crops])
-            probabilities = _averaged(loaded, views, request.tta_by)
-            predictions.append(_prediction(answer.path, probabilities, loaded, request))
+        predictions.append(prediction_of(answer, loaded, request))
         if progress:
             progress("predict", len(predictions), len(paths))
     return Records(predictions)
+
+
+def prediction_of(answer: Answer, classifier: Classifier, request: PredictRequest) -> Prediction:
+    """What a classifier's answer means.
+
+    Args:
+        answer: of one picture.
+        classifier: whose.
+        request: how many classes, and from which probability on.
+    """
+    if answer.logits is None:
+        return Prediction(answer.path, None, None, error=answer.error)
+    views = np.concatenate([answer.logits[None], answer.crops])
+    probabilities = _averaged(classifier, views, request.tta_by)
+    return _prediction(answer.path, probabilities, classifier, request)
 
 
 def _averaged(

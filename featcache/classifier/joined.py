@@ -129,6 +129,19 @@ class Classifier:
                     answers = list(self._answer(running, some, loaded))
                 yield from answers
 
+    def answer(self, engine: Engine, name: str, content: bytes) -> Answer:
+        """Logits of one picture in memory.
+
+        Args:
+            engine: of `engine`; not entered.
+            name: of the picture, for the answer.
+            content: of a picture's file.
+        """
+        loaded = _load_content(self.recipe, (View(),), content)
+        with engine:
+            (answer,) = self._answer(engine, [name], [loaded])
+        return answer
+
     def _vouch(self, engine: Engine, loaded: Sequence[Pixels | Unusable]) -> bool:
         """Compare an engine with torch on the plain views of what can be read, if there is any."""
         plain = [views[0] for views in loaded if not isinstance(views, Unusable)]
@@ -178,6 +191,14 @@ def _load_file(recipe: Recipe, views: Sequence[View], path: str) -> Pixels | Unu
     """(V, H, W, 3) pixels of views of a picture."""
     try:
         content = read_file(".", path)
+    except PictureError as error:
+        return Unusable(str(error))
+    return _load_content(recipe, views, content)
+
+
+def _load_content(recipe: Recipe, views: Sequence[View], content: bytes) -> Pixels | Unusable:
+    """(V, H, W, 3) pixels of views of a picture's file in memory."""
+    try:
         return pixels_of_views(content, recipe, views, content_hash(content))
     except PictureError as error:
         return Unusable(str(error))

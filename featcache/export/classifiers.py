@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -111,11 +112,9 @@ def _write(classifier: Classifier, kind: str, takes: Input, draft: Path) -> None
 
 def _described(classifier: Classifier, takes: Input) -> dict[str, Any]:
     """What a person needs to use the file, as JSON's own types."""
-    from featcache import __version__
-
     content = classifier.content
     return {
-        "featcache": __version__,
+        "featcache": version("featcache"),
         "classes": list(classifier.classes),
         "multi_label": content.head.multi_label,
         "input": _input(classifier, takes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -185,11 +186,9 @@ def _chosen(texts: Strings, rows: npt.NDArray[np.int64]) -> list[str]:
 
 def described(cache: Cache, samples: Samples) -> dict[str, Any]:
     """Where it all comes from, as JSON's own types."""
-    from featcache import __version__
-
     manifest = cache.manifest
     return {
-        "featcache": __version__,
+        "featcache": version("featcache"),
         "cache": Path(cache.folder).absolute().name,
         "source": manifest.source,
         "backbone": manifest.backbone,

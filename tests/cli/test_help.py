@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 COMMANDS = (
-    *("extract", "probe", "predict", "export", "layers", "backbones"),
+    *("extract", "probe", "predict", "export", "serve", "layers", "backbones"),
     *("info", "verify", "repair", "prune", "demo"),
 )
 
