@@ -162,6 +162,9 @@ def export(
         show_json(done.to_json())
     else:
         _render(done)
+    if done.format == "parquet":
+        shown = ["--image", "image"] if images is not ImagesName.none else []
+        suggest("look at it", "embedding-atlas", done.file, "--vector", "features", *shown)
 
 
 def _refuse_strangers(context: typer.Context, *, is_classifier: bool) -> None:
@@ -181,8 +184,6 @@ def _render(done: Any) -> None:
     say("to use it without featcache:")
     for text in done.example.splitlines():
         line(printable(text))
-    if done.format == "parquet":
-        suggest("look at it", "embedding-atlas", done.file, "--vector", "features")
 
 
 def _render_classifier(done: Any) -> None:

@@ -18,10 +18,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from skimage.data import chelsea
+from sklearn.datasets import load_digits
 
 import featcache as fc
 from featcache.errors import CacheMissingError, ExportError, SourceMissingError, StoreError
 from featcache.export import samples
+from featcache.export.pictures import picture_file
+from featcache.images.sources import content_hash, open_source
 from featcache.store.cache import Cache
 
 FORMATS = ("npz", "parquet", "csv", "h5")
@@ -157,15 +161,22 @@ def test_the_pictures_themselves(cache: Path, pictures: Path, tmp_path: Path) ->
     assert Image.open(io.BytesIO(first["bytes"])).size == (120, 120)
 
 
-def test_pictures_that_are_arrays_become_files(light: dict[str, Any], tmp_path: Path) -> None:
-    fc.extract("digits", out=tmp_path / "c", **light)
-    done = fc.export_cache(tmp_path / "c", tmp_path / "d.parquet", images="originals")
-    frame = pd.read_parquet(done.file)
-    assert frame.filepath.isna().all()
-    from sklearn.datasets import load_digits
+def test_pictures_that_are_arrays_become_files() -> None:
+    source = open_source("digits")
+    content = np.frombuffer(content_hash(source.read("0007")), np.uint8)
+    expected = np.rint(load_digits().images[7] * 255 / 16)
+    for images in ("originals", "thumbnails"):
+        file = Image.open(io.BytesIO(picture_file(source, "0007", content, images)))
+        assert np.array_equal(np.asarray(file)[..., 0], expected)
 
-    grey = np.asarray(Image.open(io.BytesIO(frame.image[7]["bytes"])))[..., 0]
-    assert np.array_equal(grey, np.rint(load_digits().images[7] * 255 / 16))
+
+def test_a_thumbnail_is_small() -> None:
+    source = open_source("digits")
+    source.read = lambda path: chelsea()  # type: ignore[method-assign]
+    content = np.frombuffer(content_hash(chelsea()), np.uint8)
+    made = picture_file(source, "cat", content, "thumbnails")
+    assert Image.open(io.BytesIO(made)).size == (256, 170)
+    assert len(made) < 30_000
 
 
 def test_a_changed_or_missing_picture_is_no_one_elses(
