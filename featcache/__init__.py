@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featcache.api import (
+        CompareRequest,
         ExtractedCache,
         ExtractRequest,
         FeatureCache,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         PredictRequest,
         ProbeRequest,
         TrainingOptions,
+        compare,
         demo,
         extract,
         info,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from featcache.results import (
         CacheExport,
         ClassifierExport,
+        CompareResult,
         DemoResult,
         ExtractResult,
         InfoResult,
@@ -61,6 +64,7 @@ __version__ = version("featcache")
 
 _HOMES = {
     "featcache.api": (
+        "CompareRequest",
         "ExtractRequest",
         "ExtractedCache",
         "FeatureCache",
@@ -68,6 +72,7 @@ _HOMES = {
         "PredictRequest",
         "ProbeRequest",
         "TrainingOptions",
+        "compare",
         "demo",
         "extract",
         "info",
@@ -87,6 +92,7 @@ _HOMES = {
     "featcache.results": (
         "CacheExport",
         "ClassifierExport",
+        "CompareResult",
         "DemoResult",
         "ExtractResult",
         "InfoResult",
@@ -105,6 +111,8 @@ _HOMES = {
 __all__ = [
     "CacheExport",
     "ClassifierExport",
+    "CompareRequest",
+    "CompareResult",
     "DemoResult",
     "ExtractRequest",
     "ExtractResult",
@@ -127,6 +135,7 @@ __all__ = [
     "VerifyResult",
     "__version__",
     "classifier_app",
+    "compare",
     "demo",
     "export_cache",
     "export_classifier",

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from featcache_cli import (
     backbones,
     caches,
+    compare,
     demo,
     export,
     extract,
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 app.command("extract")(extract.extract)
 app.command("probe")(probe.probe)
+app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("export")(export.export)

@@ -471,14 +471,14 @@ def probe(
         )
     warn(result.warnings)
     if plot is not None:
-        _draw(result, plot)
+        draw(result, plot)
     if as_json:
         show_json(result.to_json())
         return
     render(result)
 
 
-def _draw(result: Any, path: Path) -> None:
+def draw(result: Any, path: Path) -> None:
     """Write the plot; where that cannot be, the result is shown all the same."""
     try:
         result.plot().savefig(path, dpi=150)

@@ -118,14 +118,30 @@ def show_json(value: Any) -> None:
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """An empty table; columns whose name starts with ">" are right-aligned."""
+    """An empty table.
+
+    Columns whose name starts with ">" hold numbers: they are right-aligned and never cut. Those
+    that start with "~" hold names, which give way with an ellipsis where the line is full. Other
+    text is folded.
+    """
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
-        right = column.startswith(">")
-        made.add_column(
-            column.removeprefix(">"), justify="right" if right else "left", overflow="fold"
-        )
+        name = column.lstrip("~>")
+        if column.startswith(">"):
+            made.add_column(name, justify="right", no_wrap=True)
+        elif column.startswith("~"):
+            made.add_column(name, overflow="ellipsis")
+        else:
+            made.add_column(name, overflow="fold")
     return made
+
+
+def count(number: int) -> str:
+    """A large number of things: 950, 12.3K, 23.5M, 4.1G."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("K", 10**3)):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)
 
 
 def percent(share: float) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from featcache_cli.rendering import line, percent, printable, show, table
+from featcache_cli.rendering import count, line, percent, printable, show, table
 
 
 def render_sweep(result: Any) -> None:
@@ -79,9 +79,9 @@ def _render_costs(result: Any) -> None:
         costs.add_row(
             name,
             printable(score.cut),
-            _count(score.params_trainable),
-            _count(score.params_frozen),
-            _count(score.params_total),
+            count(score.params_trainable),
+            count(score.params_frozen),
+            count(score.params_total),
             "" if score.rate is None else f"{score.rate:.2g}",
             "" if score.epochs is None else str(score.epochs),
             f"{score.seconds:.1f}",
@@ -121,11 +121,3 @@ def _advised(depth: int | None) -> str:
 
 def _marked(text: str, *, marked: bool) -> str:
     return f"[bold]*{text}[/bold]" if marked else text
-
-
-def _count(number: int) -> str:
-    """A number of parameters: 950, 12.3K, 23.5M."""
-    for unit, size in (("M", 10**6), ("K", 10**3)):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)

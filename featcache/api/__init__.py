@@ -4,6 +4,7 @@
     extracting     extract
     opened         open_cache
     probes         probe
+    comparing      compare
     predicting     predict, list_backbones
     networks       layers
     caches         info
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featcache.api.caches import info
+    from featcache.api.comparing import compare
     from featcache.api.demonstration import demo
     from featcache.api.extracting import extract
     from featcache.api.networks import layers
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from featcache.api.probes import probe
     from featcache.api.repairing import repair
     from featcache.api.requests import (
+        CompareRequest,
         ExtractRequest,
         PredictRequest,
         ProbeRequest,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from featcache.api.upkeep import prune, verify
 
 __all__ = [
+    "CompareRequest",
     "ExtractRequest",
     "ExtractedCache",
     "FeatureCache",
@@ -47,6 +51,7 @@ __all__ = [
     "ProbeRequest",
     "Progress",
     "TrainingOptions",
+    "compare",
     "demo",
     "extract",
     "info",
@@ -62,6 +67,7 @@ __all__ = [
 
 _HOMES = {
     "caches": ("info",),
+    "comparing": ("compare",),
     "demonstration": ("demo",),
     "extracting": ("extract",),
     "networks": ("layers",),
@@ -69,8 +75,8 @@ _HOMES = {
     "predicting": ("list_backbones", "predict"),
     "probes": ("probe",),
     "requests": (
-        *("ExtractRequest", "PredictRequest", "ProbeRequest", "Progress"),
-        "TrainingOptions",
+        *("CompareRequest", "ExtractRequest", "PredictRequest", "ProbeRequest"),
+        *("Progress", "TrainingOptions"),
     ),
     "repairing": ("repair",),
     "upkeep": ("prune", "verify"),

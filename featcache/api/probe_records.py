@@ -73,6 +73,7 @@ def record_of(
         multi_label=data.targets.ndim == 2,
         views=ViewSet.all_of(data.views.views if data.views else ()),
         asked=options_given(request),
+        train_accuracy=probed.train_accuracy,
         warnings=probed.warnings,
     )
 

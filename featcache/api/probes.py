@@ -70,7 +70,7 @@ def probe(
     request = as_request(ProbeRequest, cache, options)
     opened = Cache(Path(request.cache), trust=request.trust)
     _refuse_early(opened, request)
-    spec = _spec(request)
+    spec = spec_of(request)
     choice = _choice(request)
     data = labelled_rows(opened, spec.cut, spec.memory, choice)
     if request.head == "mlp":
@@ -124,7 +124,8 @@ def _named(
     return replace(result, result=question_of(cache, request, spec, data))
 
 
-def _spec(request: ProbeRequest) -> ProbeSpec:
+def spec_of(request: ProbeRequest) -> ProbeSpec:
+    """How heads are fitted and judged."""
     return ProbeSpec(
         loss="logistic" if request.head == "logistic" else "softmax",
         folds=request.folds or ProbeSpec.folds,

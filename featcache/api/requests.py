@@ -309,6 +309,73 @@ def _as_json(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class CompareRequest:
+    """What `compare` is asked.
+
+    Attributes:
+        caches: folders of caches, or what `extract` returned; two at least, of the same pictures.
+        head: "softmax", or "logistic" (one-vs-rest; several labels a picture).
+        depth: units of each network that train; 0 is the head alone.
+        margin: accuracy one gives away for a cheaper backbone, in the advice.
+        folds: outer folds where there is no test split; None takes 5, and above depth 0 a single
+            hold-out.
+        seed, standardize, tolerance, class_weight, label_smoothing, memory, device: as in
+            `ProbeRequest`.
+        training: how deeper units train.
+        backbones: each `package.module:factory` whose code is vouched for.
+        trust: do not hash the shards before reading them.
+
+    Raises:
+        ProbeError: a value that cannot be asked for.
+    """
+
+    caches: tuple[PathLike, ...]
+    head: Literal["softmax", "logistic"] = "softmax"
+    depth: int = 0
+    margin: float = 0.01
+    folds: int | None = None
+    seed: int = 0
+    standardize: bool = False
+    tolerance: float = 1e-3
+    class_weight: Literal["balanced"] | None = None
+    label_smoothing: float = 0.0
+    memory: int = 2 << 30
+    device: str = "cpu"
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    backbones: tuple[str, ...] = ()
+    trust: bool = False
+
+    def __post_init__(self) -> None:
+        if self.head not in ("softmax", "logistic"):
+            raise ProbeError(f"head {self.head!r}: compare by softmax or logistic")
+        if self.depth < 0:
+            raise ProbeError(f"depth {self.depth}: give 0, the head alone, or more")
+        if not 0 < self.margin < 1:
+            raise ProbeError(f"margin {self.margin}: give a number between 0 and 1")
+
+    def probing(self, cache: PathLike, backbone: str | None) -> ProbeRequest:
+        """What is asked of one cache."""
+        return ProbeRequest(
+            cache,
+            head=self.head,
+            views=1,
+            unfreeze=str(self.depth) if self.depth else None,
+            training=self.training,
+            margin=self.margin,
+            folds=self.folds,
+            seed=self.seed,
+            standardize=self.standardize,
+            tolerance=self.tolerance,
+            class_weight=self.class_weight,
+            label_smoothing=self.label_smoothing,
+            memory=self.memory,
+            device=self.device,
+            backbone=backbone,
+            trust=self.trust,
+        )
+
+
+@dataclass(frozen=True)
 class PredictRequest:
     """What `predict` is asked.
 
@@ -361,7 +428,7 @@ def _refuse_averaging(how: str | None, error: type[ProbeError] | type[Classifier
         raise error(f"tta {how!r}: unknown; give {' or '.join(get_args(Averaging))}")
 
 
-Request = TypeVar("Request", ExtractRequest, ProbeRequest, PredictRequest)
+Request = TypeVar("Request", CompareRequest, ExtractRequest, ProbeRequest, PredictRequest)
 
 
 def as_request(

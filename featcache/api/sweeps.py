@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from featcache.api.activations import ensure_cuts
@@ -21,7 +21,15 @@ from featcache.results import ProbeResult
 from featcache.store.cache import Cache
 from featcache.store.steps import Steps
 from featcache.training.spec import TrainingSpec
-from featcache.unfreezing import SweepSpec, ladder, parse_depths, refit, sweep, sweep_sizes
+from featcache.unfreezing import (
+    SweepSpec,
+    Swept,
+    ladder,
+    parse_depths,
+    refit,
+    sweep,
+    sweep_sizes,
+)
 from featcache.unfreezing.courses import refuse_sizes
 from featcache.unfreezing.depths import units_of
 from featcache.unfreezing.pixels import fresh_views
@@ -72,16 +80,33 @@ def _refuse_without_sweep(request: ProbeRequest) -> None:
             raise ProbeError(f"{option} is about training deeper layers; give --unfreeze too")
 
 
-def probe_depths(
+@dataclass(frozen=True, eq=False)
+class CacheSwept:
+    """A sweep of a cache, with what it took.
+
+    Attributes:
+        cache: with the activations that the depths trained from. backbone: its network.
+        spec: what was asked. question: names it. steps: that were finished; to be removed once what
+            was found is kept.
+        found: by depth.
+    """
+
+    cache: Cache
+    backbone: Backbone
+    spec: SweepSpec
+    question: str
+    steps: Steps
+    found: Swept
+
+
+def sweep_cache(
     cache: Cache,
     request: ProbeRequest,
     spec: ProbeSpec,
     data: LabelledRows,
-    probed: Probed,
-    result: ProbeResult,
     progress: Progress | None,
-) -> ProbeResult:
-    """The result of a probe with the sweep in it, kept, and saved at the advised depth."""
+) -> CacheSwept:
+    """Train and judge every depth that is asked for, from activations made where they lack."""
     backbone = backbone_of(cache, request)
     asked = sweep_spec(request, spec, backbone)
     if request.tta is not None:
@@ -96,6 +121,22 @@ def probe_depths(
     question = question_of(cache, request, spec, data)
     steps = Steps(cache.folder, sha256_json([question, _keys(cache, cuts)])[:12])
     found = sweep(cache, data, backbone, asked, steps, progress)
+    return CacheSwept(cache, backbone, asked, question, steps, found)
+
+
+def probe_depths(
+    cache: Cache,
+    request: ProbeRequest,
+    spec: ProbeSpec,
+    data: LabelledRows,
+    probed: Probed,
+    result: ProbeResult,
+    progress: Progress | None,
+) -> ProbeResult:
+    """The result of a probe with the sweep in it, kept, and saved at the advised depth."""
+    swept = sweep_cache(cache, request, spec, data, progress)
+    cache, backbone, asked, steps = swept.cache, swept.backbone, swept.spec, swept.steps
+    question, found = swept.question, swept.found
     sizes = _sizes(request, int(found.split.parts[0].train.sum()))
     smaller = sweep_sizes(cache, data, backbone, asked, steps, sizes, progress)
     result = replace(

@@ -64,6 +64,7 @@ def recommend(
     confidence: float = 0.95,
     names: Sequence[str] = (),
     seed: int = 0,
+    solved: bool = False,
 ) -> Recommendation:
     """The shallowest depth whose simultaneous lower bound against the best exceeds -margin.
 
@@ -75,6 +76,7 @@ def recommend(
         confidence: of all bounds together, between 0 and 1.
         names: D, for the sentence; none: "depth 0", "depth 1", ...
         seed: of the resampling behind `better_than_first`.
+        solved: no seed trained any of them, so that the sentence says nothing of seeds.
 
     Raises:
         ProbeError: margin or confidence are not between 0 and 1, or as `pairwise`.
@@ -98,7 +100,8 @@ def recommend(
     )
     words = list(names) or [f"depth {d}" for d in range(depths)]
     told = _decided if len(shown) else _undecided
-    return replace(made, reason=f"{told(made, found, words, 100 * margin)}; {_seeds(found)}")
+    reason = told(made, found, words, 100 * margin)
+    return replace(made, reason=reason if solved else f"{reason}; {_seeds(found)}")
 
 
 def holm(p_values: Sequence[float]) -> Floats:

@@ -11,7 +11,7 @@ from featcache.evaluation.metrics import correct
 from featcache.evaluation.nested import DesignEffect, LeftOut
 from featcache.evaluation.splits import Folds
 from featcache.heads.solver import Fit
-from featcache.probing.judging import HeldOut, judge, predict
+from featcache.probing.judging import HeldOut, accuracy_on, judge, predict
 from featcache.probing.roles import assign_roles, class_warnings
 from featcache.probing.rows import Bools, LabelledRows, Probabilities
 from featcache.probing.solving import Progress, Solving
@@ -85,6 +85,7 @@ class _Probing:
         probabilities = np.full((len(data), len(data.classes)), np.nan)
         held_out = HeldOut(data, len(grid))
         chosen: list[float] = []
+        on_training: list[float] = []
         for fold, rest, folds in zip(outer, rests, inner, strict=True):
             out = np.flatnonzero(outer.held_out == fold)
             path = solving.cross_validate(rest, folds, score=outer.held_out == fold)
@@ -93,6 +94,7 @@ class _Probing:
             best = path.whole[path.held_out.best]
             probabilities[out] = best.probabilities
             chosen.append(best.C)
+            on_training.append(accuracy_on(best.head, data, rest))
         counts = sorted({folds.count for folds in inner})
         strength = float(grid[held_out.best])
         judged = self._judged(
@@ -106,6 +108,7 @@ class _Probing:
             method=f"nested cross-validation ({outer.count} outer, "
             f"{' to '.join(map(str, counts))} inner folds)",
             effect=self._training_effect(left_out, strength) if left_out else None,
+            train_accuracy=float(np.mean(on_training)),
         )
         return replace(judged, chosen=tuple(chosen))
 
@@ -176,12 +179,18 @@ class _Probing:
         probabilities: Probabilities,
         method: str,
         effect: DesignEffect | None = None,
+        train_accuracy: float | None = None,
     ) -> Probed:
-        """Predict the rows of a split that the head did not see, and judge."""
+        """Predict the rows of a split that the head did not see, and judge.
+
+        It is this head that is judged unless a training accuracy of others is given.
+        """
         data = self._data
         unseen = judged & ~trained
         if unseen.any():
             probabilities[unseen] = predict(fit.head, data, unseen)
+        if train_accuracy is None:
+            train_accuracy = accuracy_on(fit.head, data, trained)
         scores, interval, counts = judge(data, judged, probabilities, effect)
         return Probed(
             fit=fit,
@@ -194,5 +203,6 @@ class _Probing:
             trained=trained,
             probabilities=probabilities,
             confusion=counts,
+            train_accuracy=train_accuracy,
             warnings=class_warnings(data, trained, folds, self._spec.folds),
         )

@@ -68,6 +68,11 @@ def predict(head: LinearHead, data: LabelledRows, rows: Bools) -> Probabilities:
     return np.concatenate([head.probabilities(data.features[block]) for block in blocks])
 
 
+def accuracy_on(head: LinearHead, data: LabelledRows, rows: Bools) -> float:
+    """Share of some rows (n,) bool that a head has right."""
+    return float(correct(predict(head, data, rows), data.targets[rows]).mean())
+
+
 def judge(
     data: LabelledRows,
     judged: Bools,

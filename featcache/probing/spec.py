@@ -123,6 +123,8 @@ class Probed:
             tolerance.
         chosen: C of each outer fold of a nested cross-validation, else empty.
         seconds: of the whole.
+        train_accuracy: of the heads that judged, each on the rows that it was fitted on (mean over
+            outer folds); None of ridge and neighbours.
         warnings: what a person should know, by name.
     """
 
@@ -140,6 +142,7 @@ class Probed:
     missed: int = 0
     chosen: tuple[float, ...] = ()
     seconds: float = 0.0
+    train_accuracy: float | None = None
     warnings: tuple[str, ...] = ()
 
     @property

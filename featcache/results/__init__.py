@@ -1,5 +1,6 @@
 """The typed, frozen records that commands return. `to_json` gives the keys of `--json`."""
 
+from featcache.results.compared import BackbonePair, BackboneScore, CompareResult
 from featcache.results.demonstrated import DemoResult
 from featcache.results.exported import CacheExport, ClassifierExport
 from featcache.results.extracted import (
@@ -44,11 +45,14 @@ from featcache.results.scores import (
 from featcache.results.several import Records
 
 __all__ = [
+    "BackbonePair",
     "BackboneRow",
+    "BackboneScore",
     "CacheExport",
     "Calibration",
     "ChangeCounts",
     "ClassifierExport",
+    "CompareResult",
     "Comparison",
     "DamagedFile",
     "DataSize",

@@ -52,6 +52,9 @@ class ProbeResult(Record):
         converged: whether the refit's gap is within the tolerance.
         confusion: (K, K) counts on the rows of the estimate; rows given, columns predicted.
         seconds: of fitting and scoring.
+        train_accuracy: of the heads behind the estimate, each on the pictures that it was fitted on
+            (mean over outer folds); None of ridge, neighbours and support sets. overfitting: how
+            much higher that is than the estimate.
         calibration: of the rows of the estimate; None where there are no probabilities.
         overlaps: pictures with the same bytes in different splits or classes.
         suspects: labels that are likely wrong, the worst first, as many as were asked for; None
@@ -108,9 +111,16 @@ class ProbeResult(Record):
     asked: dict[str, Any] = field(default_factory=dict[str, Any])
     result: str | None = None
     warnings: tuple[str, ...] = ()
+    train_accuracy: float | None = None
+    overfitting: float | None = field(init=False)
 
     _main: ClassVar[str] = "path"
     _shown: ClassVar[tuple[str, ...]] = ("unfreeze", "layers", "shots", "suspects", "overlaps")
+
+    def __post_init__(self) -> None:
+        trained = self.train_accuracy
+        above = None if trained is None else trained - self.estimate.accuracy
+        object.__setattr__(self, "overfitting", above)
 
     def to_frame(self, table: str | None = None) -> DataFrame:
         """One of the tables as a pandas data frame; see `Record.to_frame`.

@@ -24,19 +24,28 @@ def note(folder: Path, event: str, **facts: Any) -> None:
 
 def last(folder: Path, event: str) -> dict[str, Any] | None:
     """The newest whole line of an event, or None; torn lines are passed over."""
-    try:
-        with open_regular(folder / JOURNAL) as file:
-            file.seek(max(os.fstat(file.fileno()).st_size - _MOST_BYTES, 0))
-            lines = file.read(_MOST_BYTES).decode("ascii", errors="replace").splitlines()
-    except OSError:  # a `StoreError` is one, too
-        return None
-    for line in reversed(lines):
+    return next(reversed(every(folder, event)), None)
+
+
+def every(folder: Path, event: str) -> list[dict[str, Any]]:
+    """All whole lines of an event that are still read, the oldest first; torn ones are left out."""
+    found: list[dict[str, Any]] = []
+    for line in _lines(folder):
         with contextlib.suppress(ValueError, RecursionError):
             parsed: Any = json.loads(line)
             entry = cast(dict[str, Any], parsed) if isinstance(parsed, dict) else {}
             if entry.get("event") == event:
-                return entry
-    return None
+                found.append(entry)
+    return found
+
+
+def _lines(folder: Path) -> list[str]:
+    try:
+        with open_regular(folder / JOURNAL) as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - _MOST_BYTES, 0))
+            return file.read(_MOST_BYTES).decode("ascii", errors="replace").splitlines()
+    except OSError:  # a `StoreError` is one, too
+        return []
 
 
 def settled_before(folder: Path, index_sha256: str) -> int | None:

@@ -32,6 +32,10 @@ class MappedRows:
     def __len__(self) -> int:
         return len(self._positions)
 
+    def at(self, rows: npt.NDArray[np.int64]) -> MappedRows:
+        """Some of the rows, not read yet."""
+        return MappedRows(self._reader, self._positions[rows])
+
     def __getitem__(
         self, key: slice | npt.NDArray[Any] | tuple[slice | npt.NDArray[Any], slice]
     ) -> npt.NDArray[Any]:

@@ -17,7 +17,7 @@ from featcache.heads.averaging import averaged
 from featcache.heads.linear import LinearHead
 from featcache.probing import LabelledRows, ProbeSpec
 from featcache.probing.crops import with_crops
-from featcache.probing.judging import predict
+from featcache.probing.judging import accuracy_on
 from featcache.probing.solving import Solving
 from featcache.probing.views import CroppedRows
 from featcache.training.examples import Examples
@@ -73,8 +73,8 @@ def solve_depth_0(
     """The solved head of all training pictures of a part; crops of the features are predicted."""
     started = time.perf_counter()
     head, said = _solved(data, part.train, part.judged, spec.probe)
-    right = correct(predict(head, data, part.train), data.targets[part.train])
-    fit = DepthFit(head, {}, said, float(right.mean()), time.perf_counter() - started)
+    right = accuracy_on(head, data, part.train)
+    fit = DepthFit(head, {}, said, right, time.perf_counter() - started)
     if crops is None:
         return fit
     places = np.flatnonzero(part.judged)

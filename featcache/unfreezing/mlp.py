@@ -204,6 +204,7 @@ def _probed(
         probabilities=probabilities,
         confusion=counts,
         seconds=linear.seconds + mlp.seconds,
+        train_accuracy=mlp.train_accuracy,
         warnings=(*split.warnings, *_warnings(mlp)),
     )
 

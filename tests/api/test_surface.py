@@ -34,7 +34,17 @@ def test_no_public_name_is_that_of_a_module() -> None:
     """Importing a module puts it under its name in the package, in the place of what was there."""
     for name in fc.__all__:
         assert importlib.util.find_spec(f"featcache.{name}") is None
-    for name in ("extract", "probe", "predict", "info", "verify", "repair", "prune", "demo"):
+    for name in (
+        "extract",
+        "probe",
+        "compare",
+        "predict",
+        "info",
+        "verify",
+        "repair",
+        "prune",
+        "demo",
+    ):
         assert callable(getattr(fc, name))
 
 

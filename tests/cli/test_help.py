@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 COMMANDS = (
-    *("extract", "probe", "predict", "export", "serve", "layers", "backbones"),
+    *("extract", "probe", "compare", "predict", "report", "export", "serve", "layers", "backbones"),
     *("info", "verify", "repair", "prune", "demo"),
 )
 

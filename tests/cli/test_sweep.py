@@ -78,7 +78,7 @@ def test_a_row_a_depth_in_80_columns(capsys: Any, monkeypatch: pytest.MonkeyPatc
         ["*97.6%", "95.6", "to", "99.6", "100.0%", "97.6%", "0.2345", "+4.5", "0.0012"]
     )
     assert ["0", "penultimate", "12.8K", "3.9M", "4.7M", "12345.6", "123456.8"] in rows
-    assert ["5", "3.6M", "3.9M", "1304.4M", "0.00013", "12"] in [[r[0], *r[2:7]] for r in rows if r]
+    assert ["5", "3.6M", "3.9M", "1.3G", "0.00013", "12"] in [[r[0], *r[2:7]] for r in rows if r]
     assert lines[-1] == f"advice: {SWEPT.advice}"
 
 

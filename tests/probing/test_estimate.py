@@ -20,7 +20,7 @@ TIGHT = 1e-6
 
 
 def referee(loss: str, X: np.ndarray, y: np.ndarray, grid: tuple[float, ...]) -> Any:
-    """Held-out probabilities, and C by outer fold."""
+    """Held-out probabilities, C by outer fold, and mean accuracy on what the folds trained on."""
 
     def fit(C: float, train: np.ndarray) -> Any:
         model = LogisticRegression(C=C, tol=1e-7, max_iter=20_000)
@@ -37,13 +37,15 @@ def referee(loss: str, X: np.ndarray, y: np.ndarray, grid: tuple[float, ...]) ->
             given[b] = predict(fit(C, rows[a]), rows[a], rows[b])
         return log_loss(y[rows], given)
 
-    probabilities, chosen = np.empty((len(y), y.max() + 1)), []
+    probabilities, chosen, on_training = np.empty((len(y), y.max() + 1)), [], []
     outer = StratifiedKFold(OUTER, shuffle=True, random_state=SEED)
     for train, out in outer.split(X, y):
         best = min(grid, key=lambda C: held_out_loss(C, train))
         chosen.append(best)
-        probabilities[out] = predict(fit(best, train), train, out)
-    return probabilities, tuple(chosen)
+        model = fit(best, train)
+        probabilities[out] = predict(model, train, out)
+        on_training.append((predict(model, train, train).argmax(axis=1) == y[train]).mean())
+    return probabilities, tuple(chosen), float(np.mean(on_training))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_nested_cross_validation_is_scikit_learns(
     chosen = np.flatnonzero(np.isin(y, list(digits)))[:n]
     X, y = X[chosen], np.searchsorted(sorted(digits), y[chosen])
     with threadpool_limits(1):  # small matrices: threads only wait for each other
-        theirs, their_C = referee(loss, X.astype(np.float64), y, grid)
+        theirs, their_C, their_training = referee(loss, X.astype(np.float64), y, grid)
 
     spec = ProbeSpec(
         loss=loss, folds=OUTER, inner_folds=INNER, seed=SEED, tolerance=TIGHT, grid=grid
@@ -78,6 +80,7 @@ def test_nested_cross_validation_is_scikit_learns(
     right = float((theirs.argmax(axis=1) == y).mean())
     assert abs(probed.scores.accuracy - right) <= 2 / len(y)
     assert probed.scores.log_loss == pytest.approx(log_loss(y, theirs), abs=1e-4)
+    assert probed.train_accuracy == pytest.approx(their_training, abs=1 / len(y))
     assert probed.method.startswith("nested cross-validation (3 outer, 2 inner folds)")
     assert probed.scores.n == len(y)
     assert probed.confusion.sum() == len(y)

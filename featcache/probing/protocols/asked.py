@@ -8,7 +8,7 @@ import numpy as np
 
 from featcache.errors import ProbeError
 from featcache.heads.solver import Fit
-from featcache.probing.judging import judge
+from featcache.probing.judging import accuracy_on, judge
 from featcache.probing.roles import Roles, assign_roles, class_warnings
 from featcache.probing.rows import Bools, LabelledRows, Probabilities
 from featcache.probing.solving import Progress, Solving
@@ -99,6 +99,7 @@ class Asked:
             trained=trained,
             probabilities=probabilities,
             confusion=confusion,
+            train_accuracy=accuracy_on(fit.head, self.data, trained) if fit else None,
             fits=self.solving.done,
             missed=self.solving.missed,
             warnings=class_warnings(self.data, trained, None, 0),
