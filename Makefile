@@ -8,8 +8,9 @@ ROOT   := $(CURDIR)
 SOURCES := $(shell find featcache cli -name '*.py' -o -path '*/templates/*' -type f) featcache/py.typed README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser test-gpu lint types contracts format reference bench bench-heads \
-  bench-coverage bench-decoding bench-extract bench-unfreeze clean faults faults-tests
+.PHONY: help setup demo test test-slow test-browser test-gpu lint types contracts format reference bench \
+  bench-heads bench-coverage bench-decoding bench-extract bench-together bench-unfreeze clean faults \
+  faults-tests
 
 help:                                                 ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / \t/' | expand -t 14
@@ -100,6 +101,10 @@ bench-unfreeze: $(VENV)/.wheel                        ## tails beside the usual 
 	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/unfreeze.py --rows all --json unfreeze.json
 
 # The pictures stay in build/ for the next time; what is compared with is measured where installed.
+bench-together: $(VENV)/.wheel                        ## several backbones in one pass beside in turn
+	mkdir -p build && cd build && PYTHONPATH=$(ROOT)/benchmarks \
+	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/together.py --pictures bench-pictures
+
 bench-extract: $(VENV)/.wheel                         ## extraction beside the usual loop, an hour
 	mkdir -p build && cd build && PYTHONPATH=$(ROOT)/benchmarks \
 	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/extract.py --rows all --pictures bench-pictures \

@@ -73,7 +73,8 @@ def extract(
         str,
         typer.Option(
             help="A network: see `featcache backbones`. 'timm/NAME' for timm's, or your own as "
-            "'package.module:factory'."
+            "'package.module:factory'. Several, as a,b,c: a cache each, from one pass over the "
+            "pictures."
         ),
     ] = "efficientnet_lite0",
     weights: Annotated[
@@ -96,7 +97,8 @@ def extract(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The cache's folder. Else <data>-<backbone> in $FEATCACHE_DIR or ./cache."
+            help="The cache's folder; of several backbones, the folder of their caches. Else "
+            "<data>-<backbone> in $FEATCACHE_DIR or ./cache."
         ),
     ] = None,
     cut: Annotated[
@@ -209,11 +211,14 @@ def extract(
     $ featcache extract pets/ --backbone resnet50 --cut layer3.5 --cut layer4.2
 
     $ featcache extract pets/ --views 4 --augment standard
+
+    $ featcache extract pets/ --backbone mobilenet_v3_large,resnet50,inception_v3
     """
     from featcache import api
 
+    several = "," in backbone
     with progress() as report, said(WRITES):
-        result = api.extract(
+        found = (api.extract_each if several else api.extract)(
             data,
             backbone=backbone,
             weights=weights,
@@ -237,17 +242,31 @@ def extract(
             replace_source=replace_source,
             progress=report,
         )
-    warn(result.warnings)
+    results: list[Any] = list(found) if isinstance(found, tuple) else [found]
+    for result in results:
+        warn(result.warnings)
     if as_json:
-        show_json(result.to_json())
+        show_json([each.to_json() for each in results] if several else results[0].to_json())
         return
-    render(result)
-    if profile:
-        render_profile(result)
+    for result in results:
+        if several:
+            line(f"[bold]{printable(result.cache)}[/bold]")
+        _render_one(result)
+        if profile:
+            render_profile(result)
+    if len(results) > 1:
+        suggest("compare them", "featcache", "compare", *(result.cache for result in results))
+    else:
+        suggest("probe it", "featcache", "probe", results[0].cache)
 
 
 def render(result: Any) -> None:
-    """An extraction in a few lines."""
+    """An extraction in a few lines, and what to do next."""
+    _render_one(result)
+    suggest("probe it", "featcache", "probe", result.cache)
+
+
+def _render_one(result: Any) -> None:
     rate = f", {result.images_per_second:.1f} pictures/s" if result.images_per_second else ""
     line(
         f"[bold]{result.samples}[/bold] pictures in {len(result.classes)} classes: "
@@ -279,7 +298,6 @@ def render(result: Any) -> None:
             more = len(result.skipped) - _MANY
             line(f"... and {more} more")
             suggest("all of them", "featcache", "info", result.cache, "--json")
-    suggest("probe it", "featcache", "probe", result.cache)
 
 
 def _precision_change(change: Any) -> str:

@@ -1,7 +1,7 @@
 """One public function a command: a frozen request in, a record out.
 
     requests       what can be asked
-    extracting     extract
+    extracting     extract, extract_each
     opened         open_cache
     probes         probe
     comparing      compare
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from featcache.api.caches import info
     from featcache.api.comparing import compare
     from featcache.api.demonstration import demo
-    from featcache.api.extracting import extract
+    from featcache.api.extracting import extract, extract_each
     from featcache.api.networks import layers
     from featcache.api.opened import ExtractedCache, FeatureCache, FeatureRows, open_cache
     from featcache.api.predicting import list_backbones, predict
@@ -54,6 +54,7 @@ __all__ = [
     "compare",
     "demo",
     "extract",
+    "extract_each",
     "info",
     "layers",
     "list_backbones",
@@ -69,7 +70,7 @@ _HOMES = {
     "caches": ("info",),
     "comparing": ("compare",),
     "demonstration": ("demo",),
-    "extracting": ("extract",),
+    "extracting": ("extract", "extract_each"),
     "networks": ("layers",),
     "opened": ("ExtractedCache", "FeatureCache", "FeatureRows", "open_cache"),
     "predicting": ("list_backbones", "predict"),

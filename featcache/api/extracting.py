@@ -11,13 +11,15 @@ from typing import Any
 
 from featcache.api.opened import CutFeatures, ExtractedCache
 from featcache.api.requests import ExtractRequest, PathLike, Progress, as_request
-from featcache.backbones.registry import load_backbone
+from featcache.backbones.registry import Backbone, load_backbone
 from featcache.engines import available_cores
-from featcache.errors import BackboneError
+from featcache.errors import BackboneError, CacheMismatchError
+from featcache.extraction.jobs import ALL
 from featcache.extraction.running import Extraction, Job, run
 from featcache.extraction.scanning import path_counts
+from featcache.extraction.together import run_together
 from featcache.images.naming import folder_safe
-from featcache.images.sources import open_source
+from featcache.images.sources import Source, open_source
 from featcache.recipe import DRAFT, Preprocessing
 from featcache.results import (
     ChangeCounts,
@@ -28,6 +30,7 @@ from featcache.results import (
     ViewSet,
 )
 from featcache.store.cache import Cache
+from featcache.store.manifest import MANIFEST
 
 
 def extract(
@@ -51,15 +54,98 @@ def extract(
             (strict): each names the file or value and says what to do.
     """
     request = as_request(ExtractRequest, data, options)
+    if SEVERAL in request.backbone:
+        raise BackboneError(
+            f"backbone {request.backbone!r}: {len(names_in(request.backbone))} networks make as "
+            "many caches; call extract_each, which returns a result for each"
+        )
     source = open_source(request.data)
-    backbone = load_backbone(
-        request.backbone,
+    backbone = _backbone(request, request.backbone)
+    job = _job(request, source, backbone, cache_folder(request.out, source.name, backbone.name))
+    return _record(job.folder, run(job, progress))
+
+
+def extract_each(
+    data: PathLike | ExtractRequest, *, progress: Progress | None = None, **options: Any
+) -> tuple[ExtractedCache, ...]:
+    """`extract` for several backbones in one pass: each picture is read and decoded once.
+
+    Each cache is byte for byte what `extract` makes of its backbone alone, and is resumed as such.
+    They lie side by side, as `<data>-<backbone>` each, in `out`, else in `$FEATCACHE_DIR`, else in
+    `cache`.
+
+    Args:
+        data: a request, or its `data`; `backbone` names the networks, as "resnet50,inception_v3".
+        progress: called with (stage, done, total), of all together.
+        **options: the other fields of `ExtractRequest`.
+
+    Raises:
+        BackboneError: something is asked for that only one network can have: weights of a file,
+            units by name.
+        As `extract`: what all of them finished until then is kept.
+    """
+    request = as_request(ExtractRequest, data, options)
+    names = names_in(request.backbone)
+    _refuse_of_one(request, names)
+    source = open_source(request.data)
+    folder = _folder_of_caches(request)
+    jobs = [
+        _job(request, source, backbone, _in_folder(folder, source.name, backbone.name))
+        for backbone in (_backbone(request, name) for name in names)
+    ]
+    found = run_together(jobs, progress)
+    return tuple(_record(job.folder, done) for job, done in zip(jobs, found, strict=True))
+
+
+SEVERAL = ","
+"""Between the names of networks."""
+
+
+def names_in(backbone: str) -> list[str]:
+    """The networks that are named."""
+    return [name for part in backbone.split(SEVERAL) if (name := part.strip())]
+
+
+def _refuse_of_one(request: ExtractRequest, names: list[str]) -> None:
+    """Refuse what cannot be asked of several networks at once."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    weights = request.weights
+    problems = {
+        "none is named; give names, as resnet50,inception_v3": not names,
+        f"{', '.join(twice)} is named twice; name each network once": bool(twice),
+        f"weights {weights} are one network's; extract that one alone, or give 'random'": (
+            len(names) > 1 and weights is not None and not str(weights).startswith("random")
+        ),
+        f"cuts {', '.join(request.cuts)} are units of one network; give 'all', or extract each "
+        "alone": len(names) > 1 and bool(set(request.cuts) - {ALL}),
+    }
+    for problem, there in problems.items():
+        if there:
+            raise BackboneError(f"backbone {request.backbone!r}: {problem}")
+
+
+def _folder_of_caches(request: ExtractRequest) -> Path:
+    """Where several caches lie side by side; not within one."""
+    folder = Path(request.out) if request.out is not None else _home()
+    if (folder / MANIFEST).exists():
+        raise CacheMismatchError(
+            f"{folder}: is a cache; of several backbones --out names the folder that holds their "
+            f"caches, such as {folder.parent}"
+        )
+    return folder
+
+
+def _backbone(request: ExtractRequest, name: str) -> Backbone:
+    return load_backbone(
+        name,
         weights=request.weights,
         image_size=request.image_size,
         preprocessing=_preprocessing(request.preprocessing),
     )
-    folder = cache_folder(request.out, source.name, backbone.name)
-    job = Job(
+
+
+def _job(request: ExtractRequest, source: Source, backbone: Backbone, folder: Path) -> Job:
+    return Job(
         folder=folder,
         source=source,
         backbone=backbone,
@@ -80,15 +166,21 @@ def extract(
         verify_content=request.verify_content,
         replace_source=request.replace_source,
     )
-    return _record(folder, run(job, progress))
 
 
 def cache_folder(out: PathLike | None, data_name: str, backbone_name: str) -> Path:
     """Where a cache lies: `out`, else `<data>-<backbone>` in `$FEATCACHE_DIR` or `cache`."""
     if out is not None:
         return Path(out)
-    home = Path(os.environ.get("FEATCACHE_DIR") or "cache")
-    return home / f"{folder_safe(data_name)}-{folder_safe(backbone_name)}"
+    return _in_folder(_home(), data_name, backbone_name)
+
+
+def _home() -> Path:
+    return Path(os.environ.get("FEATCACHE_DIR") or "cache")
+
+
+def _in_folder(folder: Path, data_name: str, backbone_name: str) -> Path:
+    return folder / f"{folder_safe(data_name)}-{folder_safe(backbone_name)}"
 
 
 def compiled_folder() -> Path | None:

@@ -43,11 +43,13 @@ class ExtractRequest:
 
     Attributes:
         data: folder of class folders, of train/val/test with class folders, CSV, or a name.
-        backbone: a network's name, or `package.module:factory`.
+        backbone: a network's name, or `package.module:factory`; several for `extract_each`, as
+            "resnet50,inception_v3".
         weights: None for the published ones, a file, "random" or "random:SEED".
         image_size: side in pixels instead of the published one.
         preprocessing: instead of the published one; itself, or a JSON file of its fields.
-        out: the cache's folder; None puts `<data>-<backbone>` into `$FEATCACHE_DIR`, else `cache`.
+        out: the cache's folder, for `extract_each` the one that holds the caches; None puts
+            `<data>-<backbone>` into `$FEATCACHE_DIR`, else `cache`.
         cuts: units whose activations are kept beside the penultimate feature, by the names that
             `layers` lists: "layer4.1" is the activation after it. "all" is every unit that can be
             pooled so.

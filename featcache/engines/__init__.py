@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -39,7 +40,11 @@ Outputs = tuple[npt.NDArray[np.float32], ...]
 
 
 class Engine(Protocol):
-    """Runs a stem; used as a context, inside which its threads and precision are in force."""
+    """Runs a stem; used as a context, inside which its threads and precision are in force.
+
+    Several engines that take turns are not entered: each batch is asked for within a `turn`, and
+    `__exit__` ends them.
+    """
 
     name: str
     device: str
@@ -47,6 +52,10 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
+
+    def turn(self) -> AbstractContextManager[object]:
+        """Within it threads and precision are in force; what was begun goes on after it."""
+        ...
 
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """(B, H, W, 3) uint8 pixels, resized and cropped, to (B, *shape) activations.

@@ -105,6 +105,10 @@ class OpenvinoEngine:
             with contextlib.suppress(RuntimeError):  # of a batch that nobody asks for any more
                 request.wait()
 
+    def turn(self) -> contextlib.AbstractContextManager[object]:
+        """Nothing of the process is set: threads and precision are the compiled model's."""
+        return contextlib.nullcontext()
+
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """(B, H, W, 3) pixels to (B, *shape) float32 activations."""
         (activations,) = self.run_all(batch)

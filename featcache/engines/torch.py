@@ -90,20 +90,26 @@ class TorchEngine:
         self._settings = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        dtype = _AUTOCAST.get(self._precision)
         with contextlib.ExitStack() as settings:
-            settings.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(self.threads)
             if self._device.type == "cpu":
                 settings.enter_context(kept_memory())
-            settings.enter_context(torch.inference_mode())
-            settings.enter_context(full_precision(tf32=self._precision == "tf32"))
-            settings.enter_context(_autocast(self._device, dtype))
+            settings.enter_context(self.turn())
             self._settings = settings.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._settings.close()
+
+    @contextlib.contextmanager
+    def turn(self) -> Generator[None, None, None]:
+        """Within it threads and precision are in force; restored afterwards."""
+        with contextlib.ExitStack() as settings:
+            settings.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(self.threads)
+            settings.enter_context(torch.inference_mode())
+            settings.enter_context(full_precision(tf32=self._precision == "tf32"))
+            settings.enter_context(_autocast(self._device, _AUTOCAST.get(self._precision)))
+            yield
 
     def _ready(self, stem: torch.nn.Module) -> Stem:
         """What runs the batches of a stem that is on its device."""

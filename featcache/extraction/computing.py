@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +19,7 @@ from featcache.extraction.behind import Behind
 from featcache.extraction.jobs import DEFAULT_BATCH, Job, Progress
 from featcache.extraction.kept import Kept, views_of
 from featcache.extraction.pipeline import (
+    Pixels,
     Slot,
     Unusable,
     blank_pixels,
@@ -29,6 +30,7 @@ from featcache.extraction.profiling import Profile
 from featcache.extraction.scanning import Places, Scan
 from featcache.extraction.selecting import Engines
 from featcache.extraction.shards import ExtractedShard, extract_shard, extract_shards
+from featcache.images.loading import Kind
 from featcache.images.naming import shown
 from featcache.recipe import Stream
 from featcache.store import plan as plans
@@ -83,22 +85,25 @@ class Computing:
         """Contents of which at least one row was computed, each once."""
         return np.unique(opaque(np.concatenate([hashes_of(()), *self._computed])))
 
-    def run(self) -> None:
+    def steps(self) -> Iterator[None]:
         """Put the index in force; then compute and commit shards until nothing is missing.
 
         Open plans are carried out first. What they cover but failed to read when they were begun
         is missing still, and is planned anew.
+
+        Yields:
+            Before the first batch of a pass and after each, where the job takes turns with others.
         """
         while going_on := [p for p in passes.resumed(self._resumable()) if self._vouched(p)]:
             for begun in going_on:
-                self._carry_out(begun)
+                yield from self._carry_out(begun)
         groups = passes.grouped(self._lacking())
         size = sum(len(missing) * passes.row_bytes(entries) for entries, missing in groups)
         if size and self._job.cuts and not self._job.as_indexed:  # on demand, it was told before
             sizes.info("%s: %.2f GB of activations are to be written", self._job.folder, size / 1e9)
         check_space(self._writer.folder, size)
         for entries, missing in groups:
-            self._carry_out(self._planned(entries, missing))
+            yield from self._carry_out(self._planned(entries, missing))
         if self.plan is None:
             self._commit(self._manifest)
 
@@ -215,45 +220,90 @@ class Computing:
         self._writer.commit(manifest)
         note_scan(self._writer, self._found)
 
-    def _carry_out(self, begun: passes.Pass) -> None:
+    def _carry_out(self, begun: passes.Pass) -> Iterator[None]:
         """Commit plans, then compute and commit those of their shards that are not there yet."""
         self.plan = begun.plan
         committed = replace(self._manifest, streams=self._writer.manifest.streams)
         self._commit(begun.within(committed))
         engine = self.engines.of(begun.shapes, begun.plan.engine, begun.plan)
-        with self.profile.running(), engine:
-            self._compute(begun, engine)
+        yield from self._compute(begun, engine)
         self.engines.forget()
 
-    def _compute(self, begun: passes.Pass, engine: Engine) -> None:
-        job, plan, todo, profile = self._job, begun.plan, begun.todo(), self.profile
-        total = self.processed + sum(len(run) for _, run in todo)
-        places, cores = Places(self._index), job.threads or available_cores()
-        pixels = stream_pixels(
+    def _compute(self, begun: passes.Pass, engine: Engine) -> Iterator[None]:
+        """Compute a pass: alone in one go; else by turns, the engine in force in its own alone."""
+        numbers, by_turns = (number for number, _ in begun.todo()), self._job.seat is not None
+        with ExitStack() as held:
+            pixels = held.enter_context(closing(self._pixels(begun)))
+            behind = held.enter_context(Behind())
+            batches = self._batches(begun, engine, pixels)
+            if by_turns:
+                held.push(engine)  # not entered; its end waits for what was begun
+                yield
+            else:
+                held.enter_context(engine)
+            for shard in self._timed(batches, engine.turn if by_turns else nullcontext):
+                if shard is not None:
+                    with self.profile.clock.waiting("writing"):
+                        behind.do(partial(self._keep, begun, next(numbers), shard))
+                if by_turns:
+                    yield
+            with self.profile.running(), self.profile.clock.waiting("writing"):
+                behind.wait()
+
+    def _pixels(self, begun: passes.Pass) -> Generator[Pixels | Unusable, None, None]:
+        """Of the slots of a pass, in order: decoded here, or for all who take turns."""
+        job, todo, clock = self._job, begun.todo(), self.profile.clock
+        places, views = Places(self._index), views_of(begun.shapes)
+        slots = (slot for _, run in todo for slot in places.slots(run))
+        ahead = 2 * begun.plan.batch_size
+        if job.seat is not None:
+            wanted = np.concatenate([run for _, run in todo])
+            kind = Kind.of(job.recipe, views)
+            return job.seat.pixels(kind, wanted, slots, ahead=ahead, clock=clock)
+        cores, count = job.threads or available_cores(), sum(len(run) for _, run in todo)
+        return stream_pixels(
             job.source,
             job.recipe,
-            views_of(begun.shapes),
-            (slot for _, run in todo for slot in places.slots(run)),
+            views,
+            slots,
             threads=cores,
-            ahead=2 * plan.batch_size,
-            clock=profile.clock,
-            processes=processes_for(job.source, total - self.processed, cores),
+            ahead=ahead,
+            clock=clock,
+            processes=processes_for(job.source, count, cores),
         )
-        with closing(pixels), Behind() as behind:
-            extracted = extract_shards(
-                engine,
-                profile.waited_for(pixels, "pixels"),
-                (places.slots(run) for _, run in todo),
-                begun.shapes,
-                blank=blank_pixels(job.backbone.preprocessing),
-                batch_size=plan.batch_size,
-                on_batch=lambda n: self._report(n, total),
-            )
-            for (number, _), shard in zip(todo, extracted, strict=True):
-                with profile.clock.waiting("writing"):
-                    behind.do(partial(self._keep, begun, number, shard))
-            with profile.clock.waiting("writing"):
-                behind.wait()
+
+    def _batches(
+        self,
+        begun: passes.Pass,
+        engine: Engine,
+        pixels: Generator[Pixels | Unusable, None, None],
+    ) -> Iterator[ExtractedShard | None]:
+        """After each batch the shard that it completes, or None."""
+        places, todo = Places(self._index), begun.todo()
+        total = self.processed + sum(len(run) for _, run in todo)
+        return extract_shards(
+            engine,
+            self.profile.waited_for(pixels, "pixels"),
+            (places.slots(run) for _, run in todo),
+            begun.shapes,
+            blank=blank_pixels(self._job.backbone.preprocessing),
+            batch_size=begun.plan.batch_size,
+            on_batch=lambda n: self._report(n, total),
+        )
+
+    def _timed(
+        self,
+        batches: Iterator[ExtractedShard | None],
+        turn: Callable[[], AbstractContextManager[object]],
+    ) -> Iterator[ExtractedShard | None]:
+        """Batch by batch, each computed in a turn of its own."""
+        while True:
+            with self.profile.running(), turn():
+                try:
+                    shard = next(batches)
+                except StopIteration:
+                    return
+            yield shard
 
     def _keep(self, begun: passes.Pass, number: int, extracted: ExtractedShard) -> None:
         """Commit the shards of a pass that were computed together."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from featcache.backbones.registry import Backbone
 from featcache.images.sources import Source
 from featcache.recipe import Decoder, Pooling, Precision, Recipe, StoredDtype, Stream, View
 from featcache.store.calibration import calibration_name
+
+if TYPE_CHECKING:
+    from featcache.extraction.together import Seat
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); stages are "hash" and "extract"."""
@@ -53,6 +57,7 @@ class Job:
             say.
         as_indexed: compute what the samples of the index in force lack, and do not look what the
             source holds now, so that the index stays as it is.
+        seat: among others that go over the same pictures in one pass; None: it decodes itself.
     """
 
     folder: Path
@@ -76,6 +81,7 @@ class Job:
     compares_precision: bool = False
     streams: tuple[Stream, ...] = ()
     as_indexed: bool = False
+    seat: Seat | None = field(default=None, compare=False, repr=False)
     calibration: npt.NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
 
     @property

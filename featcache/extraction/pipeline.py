@@ -20,7 +20,7 @@ import numpy.typing as npt
 from featcache.errors import PictureError
 from featcache.images.clock import Clock
 from featcache.images.folders import FolderSource
-from featcache.images.loading import pictures_in_order, pixels_of_views
+from featcache.images.loading import Kind, pictures_in_order, pixels_of_kinds
 from featcache.images.sources import Source, content_hash
 from featcache.images.tables import CsvSource
 from featcache.images.workers import Workers
@@ -77,21 +77,33 @@ def load_views(
     clock: Clock | None = None,
 ) -> Pixels | Unusable:
     """(V, H, W, 3) uint8 pixels of views of one slot, decoded once, or why there are none."""
+    (loaded,) = load_kinds(source, [Kind.of(recipe, views)], slot, clock)
+    return loaded
+
+
+def load_kinds(
+    source: Source, kinds: Sequence[Kind], slot: Slot, clock: Clock | None = None
+) -> list[Pixels | Unusable]:
+    """The same of each of several kinds, all from one reading."""
     clock = clock or Clock()
     try:
         with clock.stage("read"):
             content = source.read(slot.path)
             name = content_hash(content)
     except PictureError as error:
-        return Unusable(str(error), permanent=False)
+        return [Unusable(str(error), permanent=False)] * len(kinds)
     if name != slot.content:
-        return Unusable("it changed while it was read; run extract again", permanent=False)
-    try:
-        return pixels_of_views(content, recipe, views, slot.content, clock)
-    except PictureError as error:
-        return Unusable(str(error))
-    except MemoryError:
+        changed = "it changed while it was read; run extract again"
+        return [Unusable(changed, permanent=False)] * len(kinds)
+    return [_usable(made) for made in pixels_of_kinds(content, kinds, slot.content, clock)]
+
+
+def _usable(made: Pixels | PictureError | MemoryError) -> Pixels | Unusable:
+    if isinstance(made, PictureError):
+        return Unusable(str(made))
+    if isinstance(made, MemoryError):
         return Unusable("too little memory to decode it; run extract again", permanent=False)
+    return made
 
 
 def blank_pixels(preprocessing: Preprocessing) -> Pixels:

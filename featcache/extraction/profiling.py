@@ -16,6 +16,27 @@ STAGES = ("read", "decode", "transform", "write")
 """What is timed by itself; the forward pass is the rest of what the process computed."""
 
 
+class Watch:
+    """Seconds since it was made, pauses left out."""
+
+    def __init__(self) -> None:
+        self._started, self._paused = time.perf_counter(), 0.0
+
+    @contextmanager
+    def paused(self) -> Generator[None, None, None]:
+        """Within it nothing is counted."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - began
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        return time.perf_counter() - self._started - self._paused
+
+
 class Profile:
     """Time of passes over the pictures.
 
@@ -30,7 +51,7 @@ class Profile:
 
     @contextmanager
     def running(self) -> Generator[None, None, None]:
-        """Within it a pass runs."""
+        """Within it a step of a pass runs."""
         started, computed = time.perf_counter(), self._computed()
         try:
             yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from featcache.extraction.computing import Computing, note_scan, refuse_skips
 from featcache.extraction.jobs import Job, Progress
 from featcache.extraction.kept import Kept
 from featcache.extraction.lowering import Lowering, compare_with_fp32
-from featcache.extraction.profiling import Profile
+from featcache.extraction.profiling import Profile, Watch
 from featcache.extraction.scanning import Changes, Scan, compare, scan
 from featcache.heads.grid import differ
 from featcache.images.naming import shown
@@ -71,7 +71,21 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
     Raises:
         SourceError, StoreError, EngineError, PictureError (strict): each says what to do.
     """
-    started = time.perf_counter()
+    running = steps(job, progress)
+    while True:
+        try:
+            next(running)
+        except StopIteration as end:
+            return end.value
+
+
+def steps(job: Job, progress: Progress | None = None) -> Generator[None, None, Extraction]:
+    """`run` in steps, for one that takes turns with others; without a seat it is one step.
+
+    Yields:
+        Before the first batch of a pass, and after each; holds nothing then but its cache.
+    """
+    watch = Watch()
     job = calibrated(job)
     recipe, kept = job.recipe, Kept(job)
     backbone = {"name": job.backbone.name, "locator": job.backbone.locator}
@@ -86,15 +100,19 @@ def run(job: Job, progress: Progress | None = None) -> Extraction:
         _refuse_nothing(job.source, found.index)
         manifest = writer.with_index(found.index, job.source.locator, backbone)
         computing = Computing(job, kept, writer, found, manifest, progress)
-        computing.run()
+        for _ in computing.steps():
+            with watch.paused():
+                yield
         there = writer.manifest.streams  # without those of views that no picture is to have
         readers = [writer.reader(s.key) for s in kept.shapes if s.key in there]
         lowering = None
         if job.compares_precision and job.precision != "fp32" and computing.processed:
             lowering = compare_with_fp32(job, kept, found.index, readers[0])
-        done = _summary(job, readers, found, before, computing, started)
+        done = _summary(job, readers, found, before, computing, watch)
         done = replace(done, lowering=lowering)
-        writer.note("extract", seconds=round(done.seconds, 3), computed=done.computed)
+        beside = {"together": job.seat.together.size} if job.seat else {}
+        seconds = round(done.seconds, 3)
+        writer.note("extract", seconds=seconds, computed=done.computed, **beside)
         return done
 
 
@@ -117,19 +135,24 @@ def _scan(job: Job, writer: Writer, before: Index | None, progress: Progress | N
     if job.as_indexed and before is not None:
         return Scan(before, {}, (), 0, None)
     entry = writer.manifest.index
+    fresh = job.seat.together.fresh if job.seat else None
     trusted = (
         entry is not None
         and writer.manifest.source == job.source.locator
         and not job.verify_content
     )
-    return scan(
-        job.source,
-        before,
-        settled_before_ns=journal.settled_before(job.folder, entry.sha256)
-        if trusted and entry
-        else None,
-        progress=partial(progress, "hash") if progress else None,
-    )
+    hashed = partial(progress, "hash") if progress else None
+    if trusted and entry:
+        settled = journal.settled_before(job.folder, entry.sha256)
+        found = scan(job.source, before, settled_before_ns=settled, progress=hashed)
+    elif fresh is not None:
+        settled = fresh.started_ns
+        found = scan(job.source, fresh.index, settled_before_ns=settled, progress=hashed)
+    else:
+        found = scan(job.source, progress=hashed)
+    if job.seat:
+        job.seat.together.fresh = found
+    return found
 
 
 def _refuse_nothing(source: Source, index: Index) -> None:
@@ -147,7 +170,7 @@ def _summary(
     found: Scan,
     before: Index | None,
     computing: Computing,
-    started: float,
+    watch: Watch,
 ) -> Extraction:
     index = found.index
     lacking = [_lacking(index, reader, computing) for reader in readers]
@@ -175,7 +198,7 @@ def _summary(
             *dict.fromkeys(computing.engines.warnings),
             *(_alike(reader) for reader in readers if computed and _is_alike(reader)),
         ),
-        seconds=time.perf_counter() - started,
+        seconds=watch.seconds,
         profile=computing.profile,
         engine={
             "name": used.engine,

@@ -43,8 +43,8 @@ def extract_shards(
     blank: npt.NDArray[Any],
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
-) -> Iterator[ExtractedShard]:
-    """Compute the rows of shards of each of some streams, in one pass, shard by shard.
+) -> Iterator[ExtractedShard | None]:
+    """Compute the rows of shards of each of some streams, in one pass, batch by batch.
 
     Batches never cross shards and are always full: the last one is padded with zeros, and an empty
     slot is computed as zeros and dropped, so that no row depends on its neighbours' fate. Nor does
@@ -59,6 +59,9 @@ def extract_shards(
         blank: what the engine takes of one empty slot, all zeros.
         batch_size: rows a forward pass.
         on_batch: called with the number of slots done.
+
+    Yields:
+        After each batch the shard that it completes, None where it completes none.
     """
     filling = _Filling(inputs, shapes, blank, batch_size)
     for outputs in engine.run_each(filling.batches(shards)):
@@ -66,8 +69,7 @@ def extract_shards(
         batch.keep(outputs)
         if on_batch and batch.count:
             on_batch(batch.count)
-        if batch.completes:
-            yield batch.shard.extracted()
+        yield batch.shard.extracted() if batch.completes else None
 
 
 def extract_shard(
@@ -81,9 +83,10 @@ def extract_shard(
     on_batch: Callable[[int], None] | None = None,
 ) -> ExtractedShard:
     """The rows of a single shard of each of some streams; see `extract_shards`."""
-    (shard,) = extract_shards(
+    steps = extract_shards(
         engine, inputs, [slots], shapes, blank=blank, batch_size=batch_size, on_batch=on_batch
     )
+    (shard,) = (step for step in steps if step is not None)
     return shard
 
 

@@ -13,6 +13,7 @@ parallel. Anyone can open the files with h5py alone.
 from __future__ import annotations
 
 import mmap
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,14 @@ ALIGNMENT = 4096
 def encode(arrays: Mapping[str, Array], attributes: Mapping[str, str]) -> bytes:
     """The bytes of an HDF5 file that holds the arrays, contiguous and aligned.
 
+    Safe to call from several threads: a file in memory has a name too, which only one may have.
+
     Args:
         arrays: by name, each of a fixed-size little-endian type.
         attributes: ASCII texts of the root group.
     """
     with h5py.File(
-        "image",
+        f"image-{threading.get_ident()}",
         "w",
         driver="core",
         backing_store=False,

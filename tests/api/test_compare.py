@@ -133,6 +133,17 @@ def test_extraction_is_told_as_far_as_the_log_tells(
     assert (row.extract_seconds, row.images_per_second, row.probe_seconds) == (None, None, None)
 
 
+def test_caches_of_one_pass_share_its_time(
+    folders: Path, light: dict[str, Any], tmp_path: Path
+) -> None:
+    names = f"{light['backbone']},{OTHER}"
+    made = api.extract_each(folders, out=tmp_path, **{**light, "backbone": names})
+    found = api.compare(*made, **FAST)
+    assert [row.together for row in found.backbones] == [2, 2]
+    seconds = {result.cache: result.seconds for result in made}
+    assert {row.cache: row.extract_seconds for row in found.backbones} == seconds
+
+
 def by_cache(found: CompareResult, cache: str) -> Any:
     return next(row for row in found.backbones if row.cache == cache)
 

@@ -36,6 +36,7 @@ def test_no_public_name_is_that_of_a_module() -> None:
         assert importlib.util.find_spec(f"featcache.{name}") is None
     for name in (
         "extract",
+        "extract_each",
         "probe",
         "compare",
         "predict",

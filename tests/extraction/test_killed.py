@@ -33,6 +33,7 @@ KILLS_WITH_MORE = 5
 PICTURES, SHARD_ROWS = 360, 4
 SHARDS = PICTURES // SHARD_ROWS
 DERIVED = 252
+TOGETHER = 180
 
 PRELOADED = ("featcache.api.extracting", "featcache.extraction.deriving", "timm", "torchvision")
 
@@ -134,6 +135,37 @@ def test_killed_again_and_again_the_cache_is_byte_for_byte_the_uninterrupted_one
     assert committed_shards(whole) == SHARDS
     assert compared_files(cache) == compared_files(whole)
     assert verify_files(cache)[2] == []
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_every_cache_of_one_pass_is_the_uninterrupted_one(
+    tmp_path: Path, jpegs, light
+) -> None:
+    names = ("timm/test_resnet", "timm/test_vit", "timm/test_efficientnet")
+    data = copies(tmp_path / "pictures", jpegs, TOGETHER)
+    options = {**light, "batch_size": SHARD_ROWS, "shard_rows": SHARD_ROWS}
+    out = tmp_path / "killed"
+    request = ExtractRequest(data, out=out, **{**options, "backbone": ",".join(names)})
+    caches = [out / f"pictures-{name.replace('/', '-')}" for name in names]
+    processes, instants, reached = forking(), random.Random(0), []
+    for kill in range(KILLS_WITH_MORE):
+        process = processes.Process(target=api.extract_each, args=(request,))
+        process.start()
+        goal = max(committed_shards(caches[-1]), kill * TOGETHER // SHARD_ROWS // 8) + 1
+        wait_until(lambda goal=goal: committed_shards(caches[-1]) >= goal, process.is_alive)
+        time.sleep(instants.uniform(0, 0.02))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        reached.append(committed_shards(caches[-1]))
+    assert reached == sorted(set(reached)), "each attempt got further"
+    assert reached[-1] < TOGETHER // SHARD_ROWS
+    api.extract_each(request)
+    for name, cache in zip(names, caches, strict=True):
+        whole = tmp_path / "whole" / cache.name
+        api.extract(data, out=whole, **{**options, "backbone": name})
+        assert compared_files(cache) == compared_files(whole)
+        assert verify_files(cache)[2] == []
 
 
 def test_killed_again_and_again_a_derivation_is_byte_for_byte_the_uninterrupted_one(

@@ -156,7 +156,7 @@ def test_too_little_memory_says_nothing_of_a_picture(
         def starving(*_: object) -> None:
             raise MemoryError
 
-        patch.setattr("featcache.extraction.pipeline.pixels_of_views", starving)
+        patch.setattr("featcache.images.loading.view_pixels", starving)
         starved = lab.run()
     assert [reason for _, reason in starved.skipped] == [
         "too little memory to decode it; run extract again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,14 +31,14 @@ from featcache.store.upkeep import verify_files
 
 def interrupted(lab, batch: int, **options) -> bool:
     """Run until a batch of the passes themselves, tracing not counted; whether that came."""
-    real = computing.Computing.run
+    real = computing.Computing.steps
 
-    def run(self) -> None:
+    def steps(self) -> Iterator[None]:
         lab.stem.batches, lab.stem.fail_at = 0, batch
-        real(self)
+        yield from real(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(computing.Computing, "run", run)
+        patch.setattr(computing.Computing, "steps", steps)
         try:
             lab.run(**options)
         except lab.Interrupted:

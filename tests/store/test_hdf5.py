@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -102,3 +103,12 @@ def test_a_file_of_another_makers_layout_is_damage(tmp_path: Path) -> None:
 def test_a_missing_file_is_damage(tmp_path: Path) -> None:
     with pytest.raises(CacheDamagedError, match="gone"):
         map_arrays(tmp_path / "gone.h5")
+
+
+def test_files_are_encoded_side_by_side() -> None:
+    """As several caches write theirs: HDF5 refuses to open one name twice."""
+    rows = {"rows": np.arange(200_000, dtype=np.int64)}
+    alone = encode(rows, {"kind": "test"})
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda _: encode(rows, {"kind": "test"}), range(64))
+        assert all(content == alone for content in found)
