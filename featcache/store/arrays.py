@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self, cast
 
 import numpy as np
@@ -56,6 +57,16 @@ class Located:
             first -= entry.rows
         return None
 
+    def part(self, rows: slice) -> Located:
+        """Some of the rows."""
+        return Located(self.reader, self.positions[rows])
+
+    def file_starts(self) -> list[int]:
+        """Rows that lie in another file than the row before."""
+        ends = np.cumsum([entry.rows for entry in self.reader.entry.shards])
+        files = np.searchsorted(ends, self.positions, side="right")
+        return (np.flatnonzero(np.diff(files)) + 1).tolist()
+
 
 class FeatureRows:
     """Rows that are read when they are indexed: `rows[:100]`, `rows[mask]`, `np.asarray(rows)`.
@@ -101,9 +112,13 @@ class FeatureRows:
         return (row for block in self.blocks() for row in block)
 
     def blocks(self, rows: int = _ROWS) -> Iterator[npt.NDArray[Any]]:
-        """All rows, at most so many at a time, for what is larger than memory."""
-        for start in range(0, len(self), rows):
-            yield self[start : start + rows]
+        """All rows, at most so many at a time, for what is larger than memory.
+
+        Those that lie side by side in a file are a part of its map, read-only.
+        """
+        for some in self._runs(rows):
+            mapped = None if self._stacked else self._views[0].part(some).mapped()
+            yield self[some] if mapped is None else mapped
 
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
@@ -112,6 +127,13 @@ class FeatureRows:
         if copy is False:
             raise ValueError("these rows lie in several files: an array of them is a copy")
         return self[:].astype(dtype or self.dtype, copy=False)
+
+    def _runs(self, most: int) -> Iterator[slice]:
+        """Runs of rows, none of which goes on in another file."""
+        cuts = set(range(0, len(self), most)) | {len(self)}
+        if not self._stacked:
+            cuts |= set(self._views[0].file_starts())
+        yield from (slice(start, end) for start, end in pairwise(sorted(cuts)))
 
     def _read(self, chosen: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """(m, ...) rows, by number."""

@@ -71,7 +71,9 @@ def test_it_is_an_array_to_numpy(cache_folder: Path, make: Any) -> None:
     np.testing.assert_array_equal(np.mean(rows, axis=0), array.mean(axis=0))
     np.testing.assert_array_equal(np.stack(list(rows)), array)
     np.testing.assert_array_equal(np.concatenate(list(rows.blocks(3))), array)
-    assert [len(block) for block in rows.blocks(3)] == [3, 1]
+    assert max(len(block) for block in rows.blocks(2)) <= 2
+    stacked = FeatureRows([view] * 2, stacked=True)
+    assert [block.shape for block in stacked.blocks(3)] == [(3, 2, 5), (1, 2, 5)]
     with pytest.raises(ValueError, match="copy"):
         np.array(rows, copy=False) if np.__version__ < "2" else np.asarray(rows, copy=False)
 
@@ -91,6 +93,19 @@ def test_rows_side_by_side_in_one_file_are_its_map(cache_folder: Path, make: Any
     assert isinstance(rows_of(Located.of(reader, second.hashes[[0, 2]])), FeatureRows)
     np.testing.assert_array_equal(rows_of(Located.of(reader, across)), make.rows(across))
     assert rows_of(Located.of(reader, second.hashes[:0])).shape == (0, make.width)
+
+
+@pytest.mark.parametrize("most", [1, 3, 4096])
+def test_blocks_are_parts_of_the_maps(cache_folder: Path, make: Any, most: int) -> None:
+    reader = Cache(cache_folder).stream()
+    rows = FeatureRows([Located.of(reader, reader.hashes)], stacked=False)
+    blocks = list(rows.blocks(most))
+    assert all(is_mapped(block) and not block.flags.writeable for block in blocks)
+    ends = set(np.cumsum([entry.rows for entry in reader.entry.shards]).tolist())
+    assert len(blocks) == len(ends | set(range(most, len(rows), most)))
+    np.testing.assert_array_equal(np.concatenate(blocks), make.rows(reader.hashes))
+    holes = FeatureRows([Located.of(reader, reader.hashes[::2])], stacked=False)
+    np.testing.assert_array_equal(np.concatenate(list(holes.blocks())), rows[::2])
 
 
 def is_mapped(array: Any) -> bool:
