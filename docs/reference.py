@@ -54,13 +54,15 @@ def commands() -> str:
 
 
 def _described(callback: Callable[..., Any], name: str) -> str:
-    found = [_Parameter.of(callback, each) for each in inspect.signature(callback).parameters]
+    hints = get_type_hints(callback, include_extras=True)
+    told = [name for name, hint in hints.items() if hasattr(hint, "__metadata__")]
+    found = [_Parameter.of(callback, each) for each in told]
     arguments = [each for each in found if isinstance(each.info, ArgumentInfo)]
     options = [each for each in found if isinstance(each.info, OptionInfo)]
     usage = " ".join([name, *(each.shown for each in arguments), "[OPTIONS]"])
     parts = [f"    {usage}\n", *_paragraphs(inspect.getdoc(callback) or "")]
     if arguments:
-        rows = [f"| `{each.shown}` | {each.told} |" for each in arguments]
+        rows = [f"| {each.typed} | {each.told} |" for each in arguments]
         parts.append("\n".join(["| argument | |", "|---|---|", *rows]) + "\n")
     panels = dict.fromkeys(each.info.rich_help_panel for each in options)
     for panel in panels:
@@ -113,14 +115,20 @@ class _Parameter:
     def shown(self) -> str:
         """As it is typed."""
         if isinstance(self.info, ArgumentInfo):
-            several = " ..." if get_origin(self.kind) in (list, tuple) else ""
-            return (self.info.metavar or self.name.upper()) + several
+            name = self.info.metavar or self.name.upper()
+            several = get_origin(self.kind) in (list, tuple) and not name.endswith("...")
+            return f"{name} ..." if several else name
         flag = f"--{self.name.replace('_', '-')}"
         given = (self.info.default, *(self.info.param_decls or ()))  # typer's first one is either
         names = ", ".join(each for each in given if isinstance(each, str) and each[:1] == "-")
         if self.kind is bool:
             return names or f"{flag}/--no-{flag[2:]}"
         return f"{names or flag} {self.info.metavar or self._metavar}"
+
+    @property
+    def typed(self) -> str:
+        """The same in a cell of a table."""
+        return f"`{self.shown}`".replace("|", "\\|")
 
     @property
     def _metavar(self) -> str:
@@ -132,7 +140,7 @@ class _Parameter:
     def told(self) -> str:
         """What it means, and what may be given."""
         parts = [" ".join((self.info.help or "").split())]
-        if isinstance(self.kind, type) and issubclass(self.kind, Enum):
+        if self._has_choices:
             parts.append(f"One of {', '.join(str(each.value) for each in self.kind)}.")
         low, high = self.info.min, self.info.max
         if low is not None:
@@ -142,11 +150,16 @@ class _Parameter:
         return _cell(" ".join(part for part in parts if part))
 
     @property
+    def _has_choices(self) -> bool:
+        named = isinstance(self.kind, type) and issubclass(self.kind, Enum)
+        return named and self.info.show_choices
+
+    @property
     def row(self) -> str:
         """As an option's row of a table."""
         value = self.default.value if isinstance(self.default, Enum) else self.default
         none = value is None or value is False or value is inspect.Parameter.empty
-        return f"| `{self.shown}` | {'' if none else f'`{value}`'} | {self.told} |"
+        return f"| {self.typed} | {'' if none else f'`{value}`'} | {self.told} |"
 
 
 def _markdown(text: str) -> str:
