@@ -3,7 +3,9 @@
     import featcache as fc
     cache = fc.extract("pets/", backbone="resnet50")
     result = fc.probe(cache, save="pets.fc")
-    print(result.estimate)
+    print(result)
+    result.plot()
+    X, y = cache.features(split="train"), cache.labels(split="train")
     fc.predict("pets.fc", ["photo.jpg"])
 
 Names are loaded when first used, so importing the package is quick.
