@@ -204,7 +204,7 @@ def _mistakes(rows: ResultRows, pictures: Pictures, most: int) -> Iterator[Card]
         shares = rows.probabilities[row]
         own = None if rows.several else float(shares[int(rows.targets[row])])
         theirs = None if rows.several else float(shares.max())
-        yield Card(_picture(rows, pictures, row), rows.name(row), given, said, own, theirs)
+        yield Card(pictures.thumbnail(rows.picture(row)), rows.name(row), given, said, own, theirs)
 
 
 def _suspects(result: ProbeResult, rows: ResultRows) -> list[int] | None:
@@ -221,7 +221,7 @@ def _doubted(rows: ResultRows, pictures: Pictures, found: list[int]) -> Iterator
         shares = rows.probabilities[row]
         said = int(shares.argmax())
         yield Card(
-            _picture(rows, pictures, row),
+            pictures.thumbnail(rows.picture(row)),
             rows.name(row),
             rows.given_to(row),
             (rows.classes[said],),
@@ -245,8 +245,4 @@ def _shown_twins(rows: ResultRows, pictures: Pictures, found: list[list[int]]) -
         members = tuple(
             (rows.name(row), "; ".join(rows.given_to(row)), rows.splits[row]) for row in same
         )
-        yield Twins(_picture(rows, pictures, same[0]), members)
-
-
-def _picture(rows: ResultRows, pictures: Pictures, row: int) -> Thumbnail:
-    return pictures.thumbnail(rows.names[row], rows.hashes[row].tobytes())
+        yield Twins(pictures.thumbnail(rows.picture(same[0])), members)

@@ -94,7 +94,7 @@ def feature_map(
     chosen, found = chosen[there], projections(features)
     if not found:
         return None
-    sheet = pictures.sheet([(rows.names[r], rows.hashes[r].tobytes()) for r in chosen.tolist()])
+    sheet = pictures.sheet([rows.picture(row) for row in chosen.tolist()])
     coloured = not rows.several and len(rows.classes) <= COLOURED
     named = not rows.several and len(rows.classes) <= NAMED
     planes: list[Plane] = []

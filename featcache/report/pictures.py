@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from featcache.engines import available_cores
 from featcache.errors import FeatcacheError
 from featcache.images.decode import decoded
 from featcache.images.listing import Source
@@ -63,8 +66,18 @@ class Sheet:
     reasons: dict[int, str]
 
 
+Wanted = tuple[str | None, bytes]
+"""A picture by its path within the source, None where the cache names it no more, and the sha256
+of its bytes."""
+
+
 class Pictures:
-    """The pictures of a cache, read from its source where they are still there."""
+    """The pictures of a cache, read from its source where they are still there.
+
+    Attributes:
+        missing: why none can be had, else None.
+        shown, left_out: how many were asked for and had, and how many not.
+    """
 
     def __init__(self, cache: Cache) -> None:
         self._source: Source | None = None
@@ -75,63 +88,51 @@ class Pictures:
         except FeatcacheError as error:
             self.missing = str(error)
 
-    def thumbnail(self, name: str | None, content: bytes) -> Thumbnail:
-        """A picture by its path and the sha256 of its bytes."""
-        try:
-            image = self._small(name, content)
-        except _NotShownError as error:
-            return Thumbnail(None, str(error))
-        return Thumbnail(_uri(image, _QUALITIES[0]), "", *image.size)
+    def thumbnail(self, wanted: Wanted) -> Thumbnail:
+        """A picture of its own."""
+        (found,) = self._read([wanted])
+        if isinstance(found, str):
+            return Thumbnail(None, found)
+        return Thumbnail(_uri(found, _QUALITIES[0]), "", *found.size)
 
-    def sheet(self, wanted: Sequence[tuple[str | None, bytes]]) -> Sheet:
+    def sheet(self, wanted: Sequence[Wanted]) -> Sheet:
         """Several of them, at the quality that keeps it small."""
-        columns = max(1, int(np.ceil(np.sqrt(len(wanted)))))
+        columns = max(1, math.ceil(math.sqrt(len(wanted))))
         rows = max(1, -(-len(wanted) // columns))
         sheet, reasons = Image.new("RGBA", (columns * TILE, rows * TILE)), dict[int, str]()
-        for number, (name, content) in enumerate(wanted):
-            try:
-                tile = self._small(name, content)
-            except _NotShownError as error:
-                reasons[number] = str(error)
+        for number, found in enumerate(self._read(wanted)):
+            if isinstance(found, str):
+                reasons[number] = found
                 continue
-            tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+            found.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
             left, top = (number % columns) * TILE, (number // columns) * TILE
-            space = (TILE - tile.width) // 2, (TILE - tile.height) // 2
-            sheet.paste(tile, (left + space[0], top + space[1]))
-        whole = len(reasons) < len(wanted)
-        return Sheet(_fitting(sheet) if whole else None, columns, rows, reasons)
+            space = (TILE - found.width) // 2, (TILE - found.height) // 2
+            sheet.paste(found, (left + space[0], top + space[1]))
+        some = len(reasons) < len(wanted)
+        return Sheet(_fitting(sheet) if some else None, columns, rows, reasons)
 
-    def _small(self, name: str | None, content: bytes) -> Image.Image:
-        """A thumbnail's pixels.
+    def _read(self, wanted: Sequence[Wanted]) -> list[Image.Image | str]:
+        """Each picture, at most `SIDE` pixels a side, or why it is not to be had; counted."""
+        with ThreadPoolExecutor(available_cores()) as pool:
+            found = list(pool.map(self._small, wanted))
+        self.left_out += sum(isinstance(one, str) for one in found)
+        self.shown += sum(not isinstance(one, str) for one in found)
+        return found
 
-        Raises:
-            _NotShownError: says why there are none.
-        """
-        try:
-            image = self._read(name, content)
-        except _NotShownError:
-            self.left_out += 1
-            raise
-        self.shown += 1
-        return image
-
-    def _read(self, name: str | None, content: bytes) -> Image.Image:
+    def _small(self, wanted: Wanted) -> Image.Image | str:
+        name, expected = wanted
         if self._source is None:
-            raise _NotShownError("the pictures are gone")
+            return "the pictures are gone"
         if name is None:
-            raise _NotShownError("no longer in the cache")
+            return "no longer in the cache"
         try:
-            given = self._source.read(name)
-            if content_hash(given) != content:
-                raise _NotShownError("changed since it was probed")
-            with decoded(given, draft_for=_SMALL) as image:
+            content = self._source.read(name)
+            if content_hash(content) != expected:
+                return "changed since it was probed"
+            with decoded(content, draft_for=_SMALL) as image:
                 return _shrunk(image)
         except FeatcacheError as error:
-            raise _NotShownError(str(error)) from error
-
-
-class _NotShownError(Exception):
-    """A picture that cannot be shown; its text is the reason."""
+            return str(error)
 
 
 def _shrunk(image: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from featcache.api.kept_results import KeptResult
 from featcache.evaluation.metrics import correct, losses
+from featcache.report.pictures import Wanted
 from featcache.store.cache import Cache
 from featcache.store.index import SPLITS
 
@@ -87,6 +88,10 @@ class ResultRows:
         """What to call a row's picture."""
         known = self.names[row]
         return self.hashes[row, :6].tobytes().hex() + "…" if known is None else known
+
+    def picture(self, row: int) -> Wanted:
+        """What names a row's picture in the source."""
+        return self.names[row], self.hashes[row].tobytes()
 
     def twins(self) -> list[list[int]]:
         """Rows of the same bytes, where there are several."""

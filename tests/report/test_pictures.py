@@ -91,7 +91,7 @@ def test_a_thumbnail_is_upright_and_small(pictures: Path, cache: Path) -> None:
     exif[0x0112] = 6  # the left side is up when it is turned a quarter to the right
     path = pictures.parent / "turned.jpg"
     Image.fromarray(wide).save(path, quality=95, exif=exif.tobytes())
-    made = Pictures(Cache(cache)).thumbnail(path.name, hashlib.sha256(path.read_bytes()).digest())
+    made = Pictures(Cache(cache)).thumbnail((path.name, hashlib.sha256(path.read_bytes()).digest()))
     shown = opened(made.uri)
     assert shown.size == (made.width, made.height) == (24, SIDE)
     assert np.abs(np.asarray(shown.convert("RGB"))[10, 12] - np.array([250, 10, 10])).max() < 30
