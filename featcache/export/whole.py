@@ -57,4 +57,9 @@ class Whole(nn.Module):
         """As `LinearHead.probabilities_of` does."""
         if self._head.multi_label:
             return logits.sigmoid()
-        return (logits if self._head.loss == "softmax" else F.logsigmoid(logits)).softmax(-1)
+        return (logits if self._head.loss == "softmax" else _log_sigmoid(logits)).softmax(-1)
+
+
+def _log_sigmoid(logits: Tensor) -> Tensor:
+    """log(1 / (1 + exp(-x))) for any x; ONNX has only the quotient, which underflows at -88."""
+    return logits.clamp(max=0) - (-logits.abs()).exp().log1p()

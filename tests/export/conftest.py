@@ -88,7 +88,8 @@ def variant(saved: Path) -> Callable[[str], Path]:
     def changed(name: str) -> ClassifierFile:
         head, width = plain.head, plain.head.coef.shape[1]
         if name == "logistic":
-            return replace(plain, head=replace(head, loss="logistic"))
+            unsure = head.bias - 150  # every sigmoid underflows in float32
+            return replace(plain, head=replace(head, loss="logistic", bias=unsure))
         if name == "several":
             return replace(plain, head=replace(head, loss="logistic", multi_label=True))
         if name == "impossible":  # a class without training rows
