@@ -53,7 +53,7 @@ class Diagram:
     bins: tuple[Bin, ...]
     placed: tuple[PlacedBin, ...]
     ticks: tuple[tuple[float, float, str], ...]
-    width: float = _LEFT + _SIDE + 16
+    width: float = _LEFT + _SIDE + 26
     height: float = _TOP + _SIDE + _COUNTS + 70
     left: float = _LEFT
     top: float = _TOP

@@ -170,6 +170,12 @@ def _brightness(colour: str) -> float:
 def test_nothing_sticks_out(visit: Callable[..., Any], width: int) -> None:
     tab = visit(viewport={"width": width, "height": 900})
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    outside = """all => all.filter(text => {
+      const own = text.getBoundingClientRect();
+      const all = text.ownerSVGElement.getBoundingClientRect();
+      return own.left < all.left - 1 || own.right > all.right + 1 || own.bottom > all.bottom + 1;
+    }).map(text => text.textContent)"""
+    assert tab.locator("svg text").evaluate_all(outside) == []
 
 
 def test_it_prints_on_pages(visit: Callable[..., Any], tmp_path: Path) -> None:
