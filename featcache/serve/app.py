@@ -32,6 +32,9 @@ MOST_BYTES = 32_000_000
 _SLOTS = 8
 """Requests whose pictures are in memory at once."""
 
+_PATIENCE = 30.0
+"""Seconds that a request waits for one of the slots; until then nothing of it is read."""
+
 _SECONDS = 60.0
 """That a request may take to send its pictures."""
 
@@ -68,17 +71,25 @@ class _Service:
     async def predict(self, request: Request) -> Response:
         """Predictions of the pictures that were sent, as `featcache predict --json` gives them."""
         asked = self._asked(request)
-        if self._slots.locked():
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._slots.acquire()
+        except TimeoutError:
             return refusal(503, "busy: try again in a moment")
-        async with self._slots:
-            try:
-                async with asyncio.timeout(_SECONDS):
-                    pictures = await uploaded(request, self._most)
-            except TimeoutError:
-                return refusal(408, f"the pictures did not come within {_SECONDS:.0f} s")
-            except ClientDisconnect:
-                return Response(status_code=400)
-            found = [await self._said(name, content, asked) for name, content in pictures]
+        try:
+            return await self._answered(request, asked)
+        finally:
+            self._slots.release()
+
+    async def _answered(self, request: Request, asked: PredictRequest) -> Response:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                pictures = await uploaded(request, self._most)
+        except TimeoutError:
+            return refusal(408, f"the pictures did not come within {_SECONDS:.0f} s")
+        except ClientDisconnect:
+            return Response(status_code=400)
+        found = [await self._said(name, content, asked) for name, content in pictures]
         readable = any(prediction.error is None for prediction in found)
         return answer([prediction.to_json() for prediction in found], 200 if readable else 422)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -211,9 +212,18 @@ def test_names_of_any_bytes(saved: Path) -> None:
 
 def test_too_many_at_once_are_told(saved: Path, photos: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(serving, "_SLOTS", 0)
+    monkeypatch.setattr(serving, "_PATIENCE", 0.05)
     with TestClient(fc.classifier_app(saved), base_url=HOST) as client:
         done = client.post("/predict", content=photos[0].read_bytes())
     assert (done.status_code, done.json()) == (503, {"error": "busy: try again in a moment"})
+
+
+def test_many_at_once_wait_for_one_another(client: TestClient, saved: Path, photos: Any) -> None:
+    (expected,) = fc.predict(saved, photos[0], engine="torch")
+    content = photos[0].read_bytes()
+    with ThreadPoolExecutor(3 * serving._SLOTS) as asking:
+        done = list(asking.map(lambda _: client.post("/predict", content=content), range(40)))
+    assert all(same(one.json(), as_json(expected)) for one in done)
 
 
 def test_who_sends_slowly_is_told(saved: Path, photos: Any, monkeypatch: Any) -> None:
