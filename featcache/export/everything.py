@@ -86,8 +86,8 @@ def write_hdf5(
         for name, of in samples.texts().items():
             file.texts(name, len(samples), map(of, samples.blocks()))
         if found is not None:
-            probabilities = found.probabilities
-            file.numbers("pred_probs", probabilities.shape, np.float64, [probabilities])
+            blocks = map(found.read, samples.blocks())
+            file.numbers("pred_probs", found.shape, np.float64, blocks)
         _skips(file, index, streams)
 
 

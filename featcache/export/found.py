@@ -18,16 +18,29 @@ NEWEST, NONE = "newest", "none"
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Probabilities of a probe's result.
+    """Probabilities of a probe's result, from heads that did not see the sample.
 
     Attributes:
         result: its identity.
-        probabilities: (n, K) float64 by sample and class, from heads that did not see the sample;
-            NaN where there are none.
+        rows: (m, K), as the cache keeps them, mapped.
+        places: (n,) int64, the row of each sample; -1 where it has none.
     """
 
     result: str
-    probabilities: npt.NDArray[np.float64]
+    rows: npt.NDArray[Any]
+    places: npt.NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and classes, (n, K)."""
+        return len(self.places), self.rows.shape[1]
+
+    def read(self, block: slice) -> npt.NDArray[np.float64]:
+        """(b, K) of some samples; NaN where there are none."""
+        places = self.places[block]
+        found = np.full((len(places), self.rows.shape[1]), np.nan)
+        found[places >= 0] = self.rows[places[places >= 0]]
+        return found
 
 
 def found_of(cache: Cache, samples: Samples, result: str) -> tuple[Found | None, str | None]:
@@ -58,10 +71,10 @@ def _read(cache: Cache, samples: Samples, identity: str) -> Found:
     if "probabilities" not in rows or np.isnan(rows["probabilities"]).all():
         raise ExportError(
             f"result {identity!r} has none; probe with a softmax or logistic head, or give "
-            f"another --result"
+            "another --result"
         )
     try:
-        return Found(identity, _placed(cache, samples, record, rows))
+        return Found(identity, rows["probabilities"], _places(cache, samples, record, rows))
     except (KeyError, IndexError, TypeError) as error:
         raise CacheDamagedError(
             f"{cache.folder}: result {identity!r} is none of this featcache ({error}); probe again"
@@ -73,10 +86,10 @@ def _read(cache: Cache, samples: Samples, identity: str) -> Found:
         ) from error
 
 
-def _placed(
+def _places(
     cache: Cache, samples: Samples, record: dict[str, Any], rows: dict[str, npt.NDArray[Any]]
-) -> npt.NDArray[np.float64]:
-    """A result's probabilities, sample by sample.
+) -> npt.NDArray[np.int64]:
+    """(n,) which of a result's rows is each sample's, -1: none.
 
     Raises:
         ValueError: the cache's pictures, labels or classes are not the result's.
@@ -92,6 +105,6 @@ def _placed(
     places = np.searchsorted(samples.rows, theirs[kept])
     if not np.array_equal(samples.labels(slice(None))[places], rows["targets"][kept]):
         raise ValueError("its labels are others")
-    placed = np.full((len(samples), len(samples.classes)), np.nan)
-    placed[places] = rows["probabilities"][kept]
-    return placed
+    found = np.full(len(samples), -1, np.int64)
+    found[places] = np.flatnonzero(kept)
+    return found

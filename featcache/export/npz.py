@@ -40,7 +40,7 @@ def write_npz(
             (samples.labels(block) for block in samples.blocks()),
         )
         if found is not None:
-            _numbers(file, "pred_probs", found.probabilities.shape, [found.probabilities])
+            _numbers(file, "pred_probs", found.shape, map(found.read, samples.blocks()))
         _texts(file, "classes", (len(samples.classes),), lambda: [list(samples.classes)])
         for name, of in samples.texts().items():
             _texts(file, name, (len(samples),), lambda of=of: map(of, samples.blocks()))

@@ -85,8 +85,7 @@ def _numbers(
         "features": (pa.list_(pa.float32(), width), features.read),
     }
     if found is not None:
-        kind, probabilities = pa.list_(pa.float64(), len(samples.classes)), found.probabilities
-        columns["pred_probs"] = kind, lambda block: probabilities[block]
+        columns["pred_probs"] = pa.list_(pa.float64(), found.shape[1]), found.read
     return columns
 
 

@@ -96,12 +96,15 @@ class Samples:
 
     def labels(self, block: slice) -> npt.NDArray[Any]:
         """(b,) int64 positions in `classes`, or `UNLABELLED`; (b, K) bool where `several`."""
-        matrix = np.zeros((len(self.rows[block]), len(self.classes)), np.bool_)
-        for i, codes in enumerate(self.label_lists(block)):
-            matrix[i, codes] = True
         if self.several:
+            matrix = np.zeros((len(self.rows[block]), len(self.classes)), np.bool_)
+            for i, codes in enumerate(self.label_lists(block)):
+                matrix[i, codes] = True
             return matrix
-        return np.where(matrix.any(axis=1), matrix.argmax(axis=1), UNLABELLED).astype(np.int64)
+        rows, codes = self.rows[block], np.full(len(self.rows[block]), UNLABELLED, np.int64)
+        labelled = self._index.label_counts[rows] > 0
+        codes[labelled] = self._codes[self._index.label_offsets[rows[labelled]]]
+        return codes
 
     def label_lists(self, block: slice) -> list[list[int]]:
         """Positions in `classes` of each sample's labels."""

@@ -56,7 +56,7 @@ def cache(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def table(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV's features: several labels, none, groups and splits. Read only."""
+    """A CSV's features: several labels, none, groups, splits. Read only, but for findings."""
     root = tmp_path_factory.mktemp("tables")
     listed = root / "several.csv"
     names = [str(path) for path in sorted(pictures.glob("*/[01][0-9].png"))]

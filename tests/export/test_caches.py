@@ -27,6 +27,7 @@ from featcache.export import samples
 from featcache.export.pictures import picture_file
 from featcache.images.sources import content_hash, open_source
 from featcache.store.cache import Cache
+from featcache.store.findings import read_findings
 
 FORMATS = ("npz", "parquet", "csv", "h5")
 ODD = os.fsdecode(b"cup/caf\xe9.png")
@@ -136,6 +137,18 @@ def test_cleanlab_finds_the_wrong_label(exported: dict[str, Any]) -> None:
         frame.labels.to_numpy(), np.stack(frame.pred_probs.tolist()), n_jobs=1
     )
     assert frame.path[issues].str.endswith("wrong.png").any()
+
+
+def test_probabilities_stand_beside_their_pictures(table: Path, tmp_path: Path) -> None:
+    identity = fc.probe(table, head="logistic", folds=2, tolerance=0.5, views=1).result
+    read = np.load(fc.export_cache(table, tmp_path / "t.npz", result=identity).file)
+    _, rows = read_findings(table, identity)
+    paths = Cache(table).index.paths
+    found = zip(rows["row"], rows["probabilities"], strict=True)
+    expected = {paths[int(row)]: probabilities for row, probabilities in found}
+    assert set(expected) == set(read["path"][read["label"] != ""])
+    for path, given in zip(read["path"], read["pred_probs"], strict=True):
+        assert np.array_equal(given, expected.get(path, np.full(3, np.nan)), equal_nan=True)
 
 
 def test_a_spreadsheet_runs_nothing(exported: dict[str, Any], table: Path, tmp_path: Path) -> None:
