@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from featcache.errors import CacheDamagedError, DiskSpaceError, StoreError
+from featcache.errors import CacheDamagedError, DiskSpaceError, SourceMissingError, StoreError
 from featcache.store import files
 from featcache.store.files import (
+    fill_durably,
     make_folder,
     remove_abandoned,
     remove_leftovers,
@@ -35,26 +36,57 @@ def test_the_hash_is_of_the_bytes_on_disk(tmp_path: Path) -> None:
     assert names(tmp_path) == ["x"]
 
 
-def test_the_order_is_write_sync_rename_sync_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[str] = []
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced and renamed, as it happens; without what chance makes of names."""
+    seen: list[str] = []
     fsync, replace = os.fsync, Path.replace
+    chosen = re.compile(r"\.tmp-[0-9a-f]{8}-x")
 
     def synced(descriptor: int) -> None:
-        steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        seen.append(chosen.sub(".tmp-x", f"sync {name}"))
         fsync(descriptor)
 
     def renamed(self: Path, target: Path) -> Path:
-        steps.append(f"rename {self.name} {target.name}")
+        seen.append(chosen.sub(".tmp-x", f"rename {self.name} {target.name}"))
         return replace(self, target)
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "replace", renamed)
+    return seen
+
+
+def test_the_order_is_write_sync_rename_sync_folder(tmp_path: Path, steps: list[str]) -> None:
     write_durably(tmp_path / "x", b"content")
-    chosen = re.compile(r"\.tmp-[0-9a-f]{8}-x")
-    steps = [chosen.sub(".tmp-x", step) for step in steps]
     assert steps == ["sync .tmp-x", "rename .tmp-x x", f"sync {tmp_path.name}"]
+
+
+def test_what_is_filled_is_durable_in_the_same_order(tmp_path: Path, steps: list[str]) -> None:
+    def fill(draft: Path) -> None:
+        draft.write_bytes(b"con")
+        with draft.open("ab") as file:
+            file.write(b"tent")
+
+    fill_durably(tmp_path / "x", fill)
+    assert steps == ["sync .tmp-x", "rename .tmp-x x", f"sync {tmp_path.name}"]
+    assert (tmp_path / "x").read_bytes() == b"content"
+
+
+def test_what_fails_while_it_is_filled_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"before")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    gone = SourceMissingError("x: the pictures are gone")
+    for seen, fault in ((DiskSpaceError, full), (SourceMissingError, gone)):
+
+        def fill(draft: Path, fault: OSError = fault) -> None:
+            draft.write_bytes(b"half")
+            raise fault
+
+        with pytest.raises(seen, match="x: "):
+            fill_durably(tmp_path / "x", fill)
+    assert names(tmp_path) == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"before"
 
 
 def test_two_that_write_one_file_do_not_write_into_each_other(tmp_path: Path) -> None:
