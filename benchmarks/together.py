@@ -22,8 +22,10 @@ BACKBONES = "timm/test_resnet,mobilenet_v3_large,efficientnet_lite0"
 ROWS: dict[str, tuple[PictureSet, int]] = {"pets": (PETS, 200), "phones": (PHONES, 40)}
 
 
-def extracted(pictures: Path, backbones: str, out: Path, *, together: bool) -> tuple[float, int]:
-    """Seconds, and bytes of the largest that the process was, in a process of its own."""
+def extracted(
+    pictures: Path, backbones: str, out: Path, *, together: bool
+) -> tuple[float, float, int]:
+    """Seconds, CPU seconds, and bytes of the largest that the process was."""
     from featcache.api import extract, extract_each
 
     with Gauge() as gauge:
@@ -33,7 +35,7 @@ def extracted(pictures: Path, backbones: str, out: Path, *, together: bool) -> t
         else:
             for name in backbones.split(","):
                 extract(pictures, backbone=name, out=out / name, **options)
-    return gauge.seconds, gauge.peak or 0
+    return gauge.seconds, gauge.cpu, gauge.peak or 0
 
 
 def main() -> None:
@@ -50,18 +52,20 @@ def main() -> None:
         for _ in range(arguments.repeats):
             with tempfile.TemporaryDirectory() as folder:
                 some = take(arguments.pictures, kind, count, Path(folder, "some"))
-                (alone, peak), (one_pass, peak_of_all) = (
-                    apart(
-                        extracted, some, arguments.backbones, Path(folder, name), together=together
-                    )
-                    for name, together in (("alone", False), ("together", True))
+                alone, together = (
+                    apart(extracted, some, arguments.backbones, Path(folder, name), together=shared)
+                    for name, shared in (("alone", False), ("together", True))
                 )
             print(
-                f"{row}, {count} pictures, {arguments.backbones}: in turn {alone:.1f} s "
-                f"({peak / 1e6:.0f} MB), in one pass {one_pass:.1f} s "
-                f"({peak_of_all / 1e6:.0f} MB): {alone / one_pass:.2f}x",
+                f"{row}, {count} pictures, {arguments.backbones}: "
+                f"in turn {_told(*alone)}, in one pass {_told(*together)}: "
+                f"{alone[0] / together[0]:.2f}x, CPU {alone[1] / together[1]:.2f}x",
                 flush=True,
             )
+
+
+def _told(seconds: float, cpu: float, peak: int) -> str:
+    return f"{seconds:.1f} s (CPU {cpu:.1f} s, {peak / 1e6:.0f} MB)"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from featcache_cli.rendering import line, printable, say, show, show_json, table
+from featcache_cli.rendering import line, printable, say, show, show_json, suggest, table
 
 _MANY = 60
 
@@ -36,9 +36,10 @@ def backbones(
             style="yellow",
         )
         raise typer.Exit(1)
-    listed = table("name", "library", "weights", ">pixels")
+    listed = table("~name", "library", "~weights", ">pixels")
     for row in rows[:_MANY]:
         listed.add_row(row.name, row.library, printable(row.weights), str(row.size or ""))
     show(listed)
     if len(rows) > _MANY:
         line(f"... and {len(rows) - _MANY} more; give a part of the name")
+    suggest("extract with one", "featcache", "extract", "DATA", "--backbone", rows[0].name)

@@ -40,6 +40,8 @@ def info(cache: CacheArgument, as_json: AsJson = False) -> None:
         return
     _render_contents(result)
     _render_staleness(result)
+    if result.staleness.fresh:
+        suggest("probe it", "featcache", "probe", result.cache)
 
 
 def _render_contents(result: Any) -> None:
@@ -59,10 +61,10 @@ def _render_contents(result: Any) -> None:
     augmented = any(s.view["number"] for s in result.streams)
     view = ["view"] if augmented else []
     streams = table(
-        "cut",
-        *view,
-        "shape",
-        "dtype",
+        "~cut",
+        *(f"~{column}" for column in view),
+        ">shape",
+        ">dtype",
         ">rows",
         ">missing",
         ">skipped",
@@ -159,6 +161,10 @@ def verify(
         line(f"{result.files} files, {result.bytes / 1e6:.1f} MB: {state} ({result.seconds:.2f} s)")
         if result.damaged and cache.is_dir():
             suggest("drop it, and compute it again", "featcache", "repair", str(cache))
+        elif not result.damaged and cache.is_dir():
+            suggest("see what is in it", "featcache", "info", str(cache))
+        elif not result.damaged:
+            suggest("use it", "featcache", "predict", str(cache), "PICTURE")
     if result.damaged:
         raise typer.Exit(1)
 
@@ -209,6 +215,8 @@ def _render_repair(result: Any) -> None:
     _render_damage(result)
     if result.dry_run:
         line(f"{len(result.damaged)} damaged, with {result.dropped} rows; nothing was changed")
+        if result.damaged:
+            suggest("drop it, and compute it again", "featcache", "repair", result.cache)
         return
     index = "the index rebuilt, " if result.reindexed else ""
     line(
@@ -221,6 +229,10 @@ def _render_repair(result: Any) -> None:
         line(f"[yellow]missing rows: {result.missing}[/yellow]")
     if result.results:
         suggest("have the results again", "featcache", "probe", result.cache)
+    elif result.whole:
+        suggest("check it", "featcache", "verify", result.cache)
+    else:
+        suggest("see what is missing", "featcache", "info", result.cache)
 
 
 def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
@@ -243,3 +255,4 @@ def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
         line(f"interrupted sweeps forgotten: {result.sweeps}")
     if result.views:
         line(f"still there: views {printable(', '.join(map(str, result.views)))}")
+    suggest("see what is left", "featcache", "info", result.cache)

@@ -2,7 +2,19 @@
 
 from typing import Any
 
-from featcache_cli.rendering import count, line, percent, printable, show, suggest, table
+from featcache_cli.rendering import (
+    count,
+    digits,
+    ends,
+    line,
+    loss,
+    percent,
+    points,
+    printable,
+    show,
+    suggest,
+    table,
+)
 
 _MANY = 15
 
@@ -20,6 +32,10 @@ def render(result: Any) -> None:
         command = "probe", chosen.cache, "--save", "my.fc"
         more = ("--unfreeze", str(result.depth)) if result.depth else ()
         suggest("keep it", "featcache", *command, *more)
+    else:
+        caches = (row.cache for row in result.backbones)
+        wider = f"{2 * result.margin:g}"
+        suggest("give more away", "featcache", "compare", *caches, "--margin", wider)
 
 
 def _recommended(result: Any) -> Any:
@@ -32,14 +48,14 @@ def _render_scores(result: Any) -> None:
         *(">train", ">gap"),
         title=f"on the same {result.n} held-out pictures, the cheapest first (* recommended)",
     )
+    decimals = digits(*(row.ci95 for row in result.backbones))
     for row in result.backbones:
         scores.add_row(
-            *(_marked(row.name, result), percent(row.accuracy)),
-            f"{100 * row.ci95[0]:.1f} to {100 * row.ci95[1]:.1f}",
-            percent(row.mean_per_class),
-            "" if row.log_loss is None else f"{row.log_loss:.4f}",
-            "" if row.train_accuracy is None else percent(row.train_accuracy),
-            "" if row.overfitting is None else f"{100 * row.overfitting:+.1f}",
+            *(_marked(row.name, result), percent(row.accuracy, decimals)),
+            *(ends(row.ci95, decimals), percent(row.mean_per_class, decimals)),
+            loss(row.log_loss, decimals),
+            "" if row.train_accuracy is None else percent(row.train_accuracy, decimals),
+            "" if row.overfitting is None else points(row.overfitting, decimals),
         )
     show(scores)
 
@@ -85,8 +101,8 @@ def _render_pairs(result: Any) -> None:
         found = pair.difference
         pairs.add_row(
             *(printable(pair.second), printable(pair.first)),
-            f"{100 * found.difference:+.1f}",
-            f"{100 * found.ci95[0]:+.1f} to {100 * found.ci95[1]:+.1f}",
+            points(found.difference, digits(found.ci95)),
+            " to ".join(points(end, digits(found.ci95)) for end in found.ci95),
             f"{pair.adjusted_p:.2g}",
         )
     show(pairs)

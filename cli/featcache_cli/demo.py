@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from featcache_cli import extract, predict, probe
-from featcache_cli.rendering import line, printable, progress, say, show_json
+from featcache_cli.rendering import line, printable, progress, say, show_json, suggest
 
 
 def demo(
@@ -41,3 +41,4 @@ def demo(
     line("\n[bold]3. predict[/bold]: the saved classifier on a few digits it was trained on")
     predict.render(result.predictions)
     line(f"\nall in {result.seconds:.0f} s")
+    suggest("your own pictures, in a folder a class", "featcache", "extract", "FOLDER")

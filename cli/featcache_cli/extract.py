@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from featcache_cli.rendering import (
+    Ending,
     line,
     printable,
     progress,
@@ -290,9 +291,9 @@ def _render_one(result: Any) -> None:
         passed = ", ".join(f"{count} {reason}" for reason, count in result.passed_over.items())
         line(f"passed over: {printable(passed)}")
     if result.skipped:
-        skipped = table("skipped", "reason")
+        skipped = table("~skipped", "reason")
         for skip in result.skipped[:_MANY]:
-            skipped.add_row(printable(skip.path), printable(skip.reason))
+            skipped.add_row(Ending(skip.path), printable(skip.reason))
         show(skipped)
         if len(result.skipped) > _MANY:
             more = len(result.skipped) - _MANY

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from featcache_cli.rendering import percent, printable, show, show_json, suggest, table
+from featcache_cli.rendering import count, percent, printable, show, show_json, suggest, table
 
 
 def layers(
@@ -35,7 +35,7 @@ def layers(
         show_json([row.to_json() for row in rows])
         return
     listed = table(
-        ">depth", "unit", ">shape", ">kB", ">parameters", ">trainable", ">frozen", ">cost"
+        ">depth", "~unit", ">shape", ">kB", ">parameters", ">trainable", ">frozen", ">cost"
     )
     for row in rows:
         listed.add_row(
@@ -43,9 +43,9 @@ def layers(
             printable(row.name),
             " x ".join(map(str, row.shape)),
             f"{row.bytes / 1000:.1f}",
-            f"{row.params:,}",
-            f"{row.params_trainable:,}",
-            f"{row.params_frozen:,}",
+            count(row.params),
+            count(row.params_trainable),
+            count(row.params_frozen),
             percent(row.cost_share),
         )
     show(listed)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from featcache_cli.rendering import line, percent, printable, show, table
+from featcache_cli.rendering import digits, ends, gain, line, loss, percent, printable, show, table
 
 
 def render_mlp(result: Any) -> None:
@@ -10,6 +10,7 @@ def render_mlp(result: Any) -> None:
     if result.mlp is None:
         return
     found, difference = result.mlp, result.mlp.difference
+    decimals = digits(found.linear.ci95, found.score.ci95)
     heads = table(
         *("head", ">accuracy", ">95% interval", ">train", ">per class"),
         *(">log-loss", ">numbers", ">seconds"),
@@ -18,11 +19,11 @@ def render_mlp(result: Any) -> None:
     for name, score in (("linear", found.linear), ("mlp", found.score)):
         heads.add_row(
             name,
-            percent(score.accuracy),
-            f"{100 * score.ci95[0]:.1f} to {100 * score.ci95[1]:.1f}",
-            percent(score.train_accuracy),
-            percent(score.mean_per_class),
-            "" if score.log_loss is None else f"{score.log_loss:.4f}",
+            percent(score.accuracy, decimals),
+            ends(score.ci95, decimals),
+            percent(score.train_accuracy, decimals),
+            percent(score.mean_per_class, decimals),
+            loss(score.log_loss, decimals),
             str(score.params),
             f"{score.seconds:.1f}",
         )
@@ -31,10 +32,6 @@ def render_mlp(result: Any) -> None:
         f"mlp: {found.hidden} hidden units, dropout {found.dropout:g}, rate {found.rate:.2g}, "
         f"{found.epochs} epochs"
     )
-    line(
-        f"against the linear head: [bold]{100 * difference.difference:+.1f} points[/bold] (95% "
-        f"interval {100 * difference.ci95[0]:+.1f} to {100 * difference.ci95[1]:+.1f}, "
-        f"p = {difference.p_value:.2g})"
-    )
+    line(f"against the linear head: {gain(difference)}")
     line(f"how: {printable(difference.method)}")
     line(f"\n[bold]advice[/bold]: {printable(result.advice)}")

@@ -9,7 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from featcache_cli.extract import EngineName
-from featcache_cli.rendering import cell, percent, printable, progress, show, show_json, table
+from featcache_cli.rendering import (
+    Ending,
+    cell,
+    folded,
+    percent,
+    printable,
+    progress,
+    show,
+    show_json,
+    suggest,
+    table,
+)
+
+_MANY = 2
+"""Pictures that are named again, at most."""
 
 
 class AveragingName(StrEnum):
@@ -107,22 +121,22 @@ def predict(
         write_csv(predictions)
     else:
         render(predictions)
+        given = pictures if len(pictures) <= _MANY else ["PICTURE"]
+        suggest("for a spreadsheet", "featcache", "predict", str(classifier), *given, "--csv")
     if all(p.error for p in predictions):
         raise typer.Exit(1)
 
 
 def render(predictions: Any) -> None:
     """A row a picture."""
-    rows = table("picture", "label", ">probability", "then")
+    rows = table("~picture", "~label", ">probability", "~then")
     for p in predictions:
         if p.error:
-            rows.add_row(printable(p.path), "[red]unreadable[/red]", "", printable(p.error))
+            rows.add_row(Ending(p.path), "[red]unreadable[/red]", "", folded(p.error))
             continue
         label = p.label if p.labels is None else "; ".join(p.labels)
         others = ", ".join(f"{printable(e.label)} {percent(e.probability)}" for e in p.top[1:])
-        rows.add_row(
-            printable(p.path), printable(label or "unsure"), percent(p.probability), others
-        )
+        rows.add_row(Ending(p.path), printable(label or "unsure"), percent(p.probability), others)
     show(rows)
 
 

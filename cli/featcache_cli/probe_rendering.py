@@ -4,9 +4,15 @@ from typing import Any
 
 from featcache_cli.mlp_rendering import render_mlp
 from featcache_cli.rendering import (
+    Ending,
+    digits,
+    ends,
+    gain,
     interval,
     line,
+    loss,
     percent,
+    points,
     printable,
     say,
     show,
@@ -32,29 +38,42 @@ def render(result: Any) -> None:
     _render_overlaps(result)
     render_mlp(result)
     render_sweep(result)
+    _suggest_next(result)
+
+
+def _suggest_next(result: Any) -> None:
+    """What to do with the result; a head that cannot be kept leads to one that can."""
     if result.saved:
         line(f"saved, and checked from pixels: {printable(result.saved)}")
         suggest("use it", "featcache", "predict", result.saved, "PICTURE")
-    elif result.mlp is not None:
-        command = "probe", result.cache, "--head", "mlp", "--save", "my.fc"
-        suggest("keep it", "featcache", *command)
-    elif result.best_C is not None and result.gap is not None:
-        suggest("keep it", "featcache", "probe", result.cache, "--save", "my.fc")
+        return
+    probe = "featcache", "probe", result.cache
+    if result.mlp is not None:
+        suggest("keep it", *probe, "--head", "mlp", "--save", "my.fc")
+    elif result.recommended_depth:
+        suggest("keep it", *probe, "--unfreeze", str(result.recommended_depth), "--save", "my.fc")
+    elif result.best_C is not None and result.gap is not None and result.cut == "penultimate":
+        head = () if result.head == "softmax" else ("--head", result.head)
+        own = () if result.protocol == "default" else ("--protocol", result.protocol)
+        suggest("keep it", *probe, *(own or head), "--save", "my.fc")
+    else:
+        suggest("a classifier to keep", *probe, "--save", "my.fc")
 
 
 def _render_path(result: Any) -> None:
     if not result.path:
         return
     votes = result.best_neighbours is not None
-    loss = "squared error" if result.path[0].log_loss is None else "log-loss"
+    measure = "squared error" if result.path[0].log_loss is None else "log-loss"
     path = table(
         ">k" if votes else ">C",
         ">accuracy",
-        f">{loss}",
+        f">{measure}",
         "",
         "",
         title=f"on held-out pictures, by {'neighbours' if votes else 'C'}",
     )
+    decimals = digits(result.estimate.ci95)
     least = min(point.accuracy for point in result.path)
     most = max(point.accuracy for point in result.path)
     for point in result.path:
@@ -63,8 +82,8 @@ def _render_path(result: Any) -> None:
         height = (point.accuracy - least) / (most - least) if most > least else 1.0
         path.add_row(
             str(point.neighbours) if votes else f"{point.C:.3g}",
-            percent(point.accuracy),
-            f"{value:.4f}",
+            percent(point.accuracy, decimals),
+            loss(value, decimals),
             "chosen" if chosen else "",
             "#" * max(1, round(_BAR * height)),
         )
@@ -77,13 +96,22 @@ def _render_estimate(result: Any) -> None:
         line(
             f"within one standard error of the least log-loss from C = {result.one_error_C:.3g} on"
         )
-    line(f"[bold]accuracy {percent(estimate.accuracy)}[/bold]  ({interval(*estimate.ci95)})")
-    by_class = "mean average precision" if result.multi_label else "mean per class"
-    loss = "" if estimate.log_loss is None else f"log-loss {estimate.log_loss:.4f}, "
+    decimals = digits(estimate.ci95)
     line(
-        f"{by_class} {percent(estimate.mean_per_class)}, {loss}"
+        f"[bold]accuracy {percent(estimate.accuracy, decimals)}[/bold]  "
+        f"({interval(estimate.ci95, decimals)})"
+    )
+    by_class = "mean average precision" if result.multi_label else "mean per class"
+    nats = "" if estimate.log_loss is None else f"log-loss {loss(estimate.log_loss, decimals)}, "
+    line(
+        f"{by_class} {percent(estimate.mean_per_class, decimals)}, {nats}"
         f"on {estimate.n} pictures that were held out"
     )
+    if result.train_accuracy is not None:
+        line(
+            f"on the pictures they trained on, the same heads reach "
+            f"{percent(result.train_accuracy, decimals)}"
+        )
     line(f"how: {printable(estimate.method)}")
     if result.calibration is not None:
         found = result.calibration
@@ -114,12 +142,13 @@ def _render_shots(result: Any) -> None:
     shots = table(
         ">shots", ">accuracy", ">std", ">95% interval", ">seeds", title="\nfew pictures a class"
     )
+    decimals = digits(*(found.ci95 for found in result.shots))
     for found in result.shots:
         shots.add_row(
             str(found.shots),
-            percent(found.mean),
-            "" if found.std is None else percent(found.std),
-            f"{percent(found.ci95[0])} to {percent(found.ci95[1])}",
+            percent(found.mean, decimals),
+            "" if found.std is None else percent(found.std, decimals),
+            ends(found.ci95, decimals),
             str(found.seeds),
         )
     show(shots)
@@ -133,7 +162,7 @@ def _render_layers(result: Any) -> None:
         return
     several = any(layer.views > 1 for layer in result.layers)
     layers = table(
-        "cut",
+        "~cut",
         ">width",
         *([">views"] if several else []),
         ">accuracy",
@@ -142,15 +171,16 @@ def _render_layers(result: Any) -> None:
         ">p",
         title="\nwhere the classes separate",
     )
+    decimals = digits(*(layer.ci95 for layer in result.layers))
     for layer in result.layers:
         difference = layer.difference
         layers.add_row(
             printable(layer.cut),
             str(layer.width),
             *([str(layer.views)] if several else []),
-            percent(layer.accuracy),
-            f"{percent(layer.ci95[0])} to {percent(layer.ci95[1])}",
-            "" if difference is None else f"{100 * difference.difference:+.1f}",
+            percent(layer.accuracy, decimals),
+            ends(layer.ci95, decimals),
+            "" if difference is None else points(difference.difference, decimals),
             "" if difference is None else f"{difference.p_value:.2g}",
         )
     show(layers)
@@ -160,11 +190,10 @@ def _render_tta(result: Any) -> None:
     if result.tta is None:
         return
     found = result.tta
-    gain = found.gain
+    accuracy = percent(found.accuracy, digits(result.estimate.ci95))
     line(
-        f"with {found.crops} random crops ({found.how}): [bold]{percent(found.accuracy)}[/bold], "
-        f"{100 * gain.difference:+.1f} points (95% interval {100 * gain.ci95[0]:+.1f} to "
-        f"{100 * gain.ci95[1]:+.1f}, p = {gain.p_value:.2g})"
+        f"with {found.crops} random crops ({found.how}): [bold]{accuracy}[/bold], "
+        f"{gain(found.gain, bold=False)}"
     )
 
 
@@ -172,11 +201,10 @@ def _render_against(result: Any) -> None:
     if result.against is None:
         return
     other, found = result.against, result.against.difference
+    accuracy = percent(other.accuracy, digits(result.estimate.ci95))
     line(
-        f"\nagainst {printable(other.cache)} ({printable(other.head)}, {percent(other.accuracy)}): "
-        f"[bold]{100 * found.difference:+.1f} points[/bold] (95% interval "
-        f"{100 * found.ci95[0]:+.1f} to {100 * found.ci95[1]:+.1f}, p = {found.p_value:.2g}) on "
-        f"{found.n} pictures that both held out"
+        f"\nagainst {printable(other.cache)} ({printable(other.head)}, {accuracy}): "
+        f"{gain(found)} on {found.n} pictures that both held out"
     )
     line(f"how: {printable(found.method)}")
 
@@ -187,10 +215,10 @@ def _render_suspects(result: Any) -> None:
     if not result.suspects:
         line("no label is likely wrong")
         return
-    suspects = table("picture", "given", ">", "suggested", ">", title="\nlikely label errors")
+    suspects = table("~picture", "~given", ">", "~suggested", ">", title="\nlikely label errors")
     for found in result.suspects:
         suspects.add_row(
-            printable(found.path),
+            Ending(found.path),
             printable(found.given),
             percent(found.probability_given),
             printable(found.suggested),

@@ -2,15 +2,19 @@
 
 import json
 import logging
+import math
+import os
 import shlex
 import sys
 import unicodedata
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _STAGES = {
     "hash": ("reading", "pictures"),
@@ -36,13 +41,23 @@ _NOT_IN_CELLS = {"Cc", "Cs", "Zl", "Zp"}
 _FORMULA = tuple("=+-@＝＋－＠'")  # noqa: RUF001 - spreadsheets take wide signs for narrow ones
 """What a cell begins with that a spreadsheet would run, and what marks those."""
 
+_LEAST = 8
+"""Columns that a name is given at least, where there are any."""
+
+_DIGITS, _MOST_DIGITS = 1, 3
+"""Decimals of per cent where no interval says how many, and at most."""
+
 Report = Callable[[str, int, int], None]
 
 
 def printable(text: str) -> str:
     """Text from files, safe to print: no control characters, no lone surrogates, no markup."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return escape(shown)
+    return escape(_shown(text))
+
+
+def _shown(text: str) -> str:
+    """Text without control characters and lone surrogates."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def cell(text: str) -> str:
@@ -71,7 +86,18 @@ def say(text: str, style: str = "") -> None:
 
 def suggest(reason: str, *command: str) -> None:
     """A command to run next, on stderr, quoted for a shell."""
-    say(f"{reason}: {shlex.join(command)}")
+    say(f"{reason}: {' '.join(map(quoted, command))}")
+
+
+def quoted(argument: str) -> str:
+    """An argument as a POSIX shell reads it; what cannot be printed as bytes in $'...'."""
+    if argument.isprintable():
+        return shlex.quote(argument)
+    shown = "".join(
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'" else f"\\x{byte:02x}"
+        for byte in os.fsencode(argument)
+    )
+    return f"$'{shown}'"
 
 
 class _Said(logging.Handler):
@@ -117,22 +143,82 @@ def show_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def table(*columns: str, title: str | None = None) -> Table:
+class Listing(Table):
+    """A table whose names give way where a line is full, and whose numbers never do."""
+
+    def __init__(self, title: str | None) -> None:
+        super().__init__(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
+        self._names: set[int] = set()
+
+    def add(self, column: str) -> None:
+        """A column, by its name and what that starts with; see `table`."""
+        name = column.lstrip("~>")
+        if column.startswith(">"):
+            self.add_column(name, justify="right", no_wrap=True)
+        elif column.startswith("~"):
+            self._names.add(len(self.columns))
+            self.add_column(name)
+        else:
+            self.add_column(name, overflow="fold")
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """A row; names are cut, not wrapped."""
+        made = (
+            _Name(Text.from_markup(cell, emoji=False))
+            if i in self._names and isinstance(cell, str)
+            else cell
+            for i, cell in enumerate(cells)
+        )
+        super().add_row(*made, **options)
+
+
+class _Name:
+    """Text in one line, cut with an ellipsis."""
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        self.text.no_wrap, self.text.overflow = True, "ellipsis"
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        width = self.text.cell_len
+        return Measurement(min(width, _LEAST), width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.text
+
+
+class Ending(_Name):
+    """A path in one line: where it must be cut, the end of it stays."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(Text(_shown(path)))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        plain, room = self.text.plain, options.max_width
+        if cell_len(plain) > room:
+            while plain and cell_len(plain) > room - 1:
+                plain = plain[1:]
+            plain = "…" + plain
+        yield Text(plain, no_wrap=True, overflow="crop")
+
+
+def folded(text: str) -> Text:
+    """Text from files that is read whole, in as many lines as it takes."""
+    return Text(_shown(text), overflow="fold")
+
+
+def table(*columns: str, title: str | None = None) -> Listing:
     """An empty table.
 
     Columns whose name starts with ">" hold numbers: they are right-aligned and never cut. Those
-    that start with "~" hold names, which give way with an ellipsis where the line is full. Other
-    text is folded.
+    that start with "~" hold names, in one line each, cut with an ellipsis where the line is full.
+    Other text is folded.
     """
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    made = Listing(title)
     for column in columns:
-        name = column.lstrip("~>")
-        if column.startswith(">"):
-            made.add_column(name, justify="right", no_wrap=True)
-        elif column.startswith("~"):
-            made.add_column(name, overflow="ellipsis")
-        else:
-            made.add_column(name, overflow="fold")
+        made.add(column)
     return made
 
 
@@ -144,14 +230,49 @@ def count(number: int) -> str:
     return str(number)
 
 
-def percent(share: float) -> str:
-    """A share as per cent, one decimal."""
-    return f"{100 * share:.1f}%"
+def digits(*intervals: Sequence[float]) -> int:
+    """Decimals of per cent that intervals of shares support: the last is a tenth of a half-width.
+
+    Of several the narrowest decides, so that a column is rounded alike.
+    """
+    halves = [50 * (high - low) for low, high in intervals if high > low]
+    if not halves:
+        return _DIGITS
+    return min(max(math.ceil(1 - math.log10(min(halves))), 0), _MOST_DIGITS)
 
 
-def interval(low: float, high: float) -> str:
+def percent(share: float, decimals: int = _DIGITS) -> str:
+    """A share as per cent."""
+    return f"{100 * share:.{decimals}f}%"
+
+
+def points(difference: float, decimals: int = _DIGITS) -> str:
+    """A difference of shares in points, with its sign."""
+    return f"{100 * difference:+.{decimals}f}"
+
+
+def ends(ci95: Sequence[float], decimals: int = _DIGITS) -> str:
+    """The ends of an interval of shares, in per cent."""
+    return f"{100 * ci95[0]:.{decimals}f} to {100 * ci95[1]:.{decimals}f}"
+
+
+def interval(ci95: Sequence[float], decimals: int = _DIGITS) -> str:
     """A 95% interval of shares as per cent."""
-    return f"95% interval {percent(low)} to {percent(high)}"
+    return f"95% interval {percent(ci95[0], decimals)} to {percent(ci95[1], decimals)}"
+
+
+def gain(difference: Any, *, bold: bool = True) -> str:
+    """A paired difference in points, with its interval and p, as precise as the interval is."""
+    decimals = digits(difference.ci95)
+    low, high = (points(end, decimals) for end in difference.ci95)
+    told = f"{points(difference.difference, decimals)} points"
+    told = f"[bold]{told}[/bold]" if bold else told
+    return f"{told} (95% interval {low} to {high}, p = {difference.p_value:.2g})"
+
+
+def loss(value: float | None, decimals: int = _DIGITS) -> str:
+    """A log-loss in nats, beside shares of so many decimals of per cent; "" for none."""
+    return "" if value is None else f"{value:.{decimals + 2}f}"
 
 
 @contextmanager

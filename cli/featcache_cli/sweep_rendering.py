@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from featcache_cli.rendering import count, line, percent, printable, show, table
+from featcache_cli.rendering import (
+    count,
+    digits,
+    ends,
+    line,
+    loss,
+    percent,
+    points,
+    printable,
+    show,
+    table,
+)
 
 
 def render_sweep(result: Any) -> None:
@@ -22,16 +33,17 @@ def _render_scores(result: Any) -> None:
         *(">log-loss", ">to 0", ">p"),
         title="\nby depth, on held-out pictures (* recommended)",
     )
+    decimals = digits(*(score.ci95 for _, score in _named(result)))
     for name, score in _named(result):
-        against = score.against_depth_0
+        against, advised = score.against_depth_0, name == str(result.recommended_depth)
         scores.add_row(
             name,
-            _marked(percent(score.accuracy), marked=name == str(result.recommended_depth)),
-            f"{100 * score.ci95[0]:.1f} to {100 * score.ci95[1]:.1f}",
-            percent(score.train_accuracy),
-            percent(score.mean_per_class),
-            "" if score.log_loss is None else f"{score.log_loss:.4f}",
-            "" if against is None else f"{100 * against.difference:+.1f}",
+            _marked(percent(score.accuracy, decimals), marked=advised),
+            ends(score.ci95, decimals),
+            percent(score.train_accuracy, decimals),
+            percent(score.mean_per_class, decimals),
+            loss(score.log_loss, decimals),
+            "" if against is None else points(against.difference, decimals),
             "" if score.adjusted_p is None else f"{score.adjusted_p:.2g}",
         )
     show(scores)
@@ -47,14 +59,15 @@ def _render_crops(result: Any) -> None:
         *(">depth", ">plain", ">with crops", ">gain", ">95% interval", ">p"),
         title=f"\nwith {tta.crops} random crops ({tta.how}), on the same pictures",
     )
+    decimals = digits(*(score.ci95 for _, score in found))
     for name, score in found:
         gain = score.tta.gain
         crops.add_row(
             name,
-            percent(score.accuracy),
-            percent(score.tta.accuracy),
-            f"{100 * gain.difference:+.1f}",
-            f"{100 * gain.ci95[0]:+.1f} to {100 * gain.ci95[1]:+.1f}",
+            percent(score.accuracy, decimals),
+            percent(score.tta.accuracy, decimals),
+            points(gain.difference, digits(gain.ci95)),
+            " to ".join(points(end, digits(gain.ci95)) for end in gain.ci95),
             f"{gain.p_value:.2g}",
         )
     show(crops)
@@ -64,7 +77,7 @@ def _render_costs(result: Any) -> None:
     costs = table(
         *(
             ">depth",
-            "cut",
+            "~cut",
             ">trained",
             ">frozen",
             ">total",
@@ -108,8 +121,10 @@ def _render_sizes(result: Any) -> None:
     )
     for size in result.data_sizes:
         best = max(score.accuracy for score in size.scores)
+        decimals = digits(*(score.ci95 for score in size.scores))
         cells = [
-            _marked(percent(score.accuracy), marked=score.accuracy == best) for score in size.scores
+            _marked(percent(score.accuracy, decimals), marked=score.accuracy == best)
+            for score in size.scores
         ]
         sizes.add_row(str(size.n_train), *cells, _advised(size.recommended_depth))
     show(sizes)

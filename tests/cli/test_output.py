@@ -63,7 +63,7 @@ def test_probe(invoke: Any, cache: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r" +C  accuracy  log-loss *", lines[1])
     assert sum("chosen" in line for line in lines) == 1
     assert re.search(
-        r"^accuracy \d+\.\d%  \(95% interval \d+\.\d% to \d+\.\d%\)$", result.stdout, re.MULTILINE
+        r"^accuracy [\d.]+%  \(95% interval [\d.]+% to [\d.]+%\)$", result.stdout, re.MULTILINE
     )
     assert (
         "how: nested cross-validation (2 outer, 3 inner folds); interval: Wilson" in result.stdout
@@ -95,7 +95,7 @@ def test_a_probe_with_everything(invoke: Any, cache: Path, tmp_path: Path) -> No
     more = ("--shots", "1,2,all", "--seeds", "2", "--plot", tmp_path / "p.png")
     result = invoke(*command, *more, "--against", cache)
     assert result.exit_code == 0, result.output
-    shots = re.findall(r"^ +(1|2|all) +\d+\.\d% ", result.stdout, re.MULTILINE)
+    shots = re.findall(r"^ +(1|2|all) +[\d.]+% ", result.stdout, re.MULTILINE)
     assert shots == ["1", "2", "all"]
     assert "where the classes separate" in result.stdout
     assert "pictures that both held out" in result.stdout
@@ -114,6 +114,7 @@ def test_other_heads(invoke: Any, cache: Path, head: str) -> None:
     assert f"{head} on 24 pictures, 2 classes; in closed form" in result.stdout
     assert sum("chosen" in line for line in result.stdout.splitlines()) == 1
     assert "keep it" not in result.stderr
+    assert f"a classifier to keep: featcache probe {cache} --save my.fc" in result.stderr
 
 
 def test_a_device_that_is_not_there(invoke: Any, cache: Path) -> None:

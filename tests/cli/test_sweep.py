@@ -75,7 +75,7 @@ def test_a_row_a_depth_in_80_columns(capsys: Any, monkeypatch: pytest.MonkeyPatc
     assert rows.index([]) == 0
     first = next(row for row in rows if row[:1] == ["2"])
     assert first[1:] == (
-        ["*97.6%", "95.6", "to", "99.6", "100.0%", "97.6%", "0.2345", "+4.5", "0.0012"]
+        ["*97.6%", "95.6", "to", "99.6", "100.0%", "97.6%", "0.234", "+4.5", "0.0012"]
     )
     assert ["0", "penultimate", "12.8K", "3.9M", "4.7M", "12345.6", "123456.8"] in rows
     assert ["5", "3.6M", "3.9M", "1.3G", "0.00013", "12"] in [[r[0], *r[2:7]] for r in rows if r]
@@ -128,9 +128,9 @@ def test_what_crops_gain_is_a_column(capsys: Any, monkeypatch: pytest.MonkeyPatc
     assert max(map(len, lines[:-1])) <= 80
     rows = [line.split() for line in lines]
     assert "with 4 random crops (max), on the same pictures" in [line.strip() for line in lines]
-    assert ["2", "97.6%", "98.7%", "+1.1", "+0.4", "to", "+2.0", "0.031"] in rows
-    assert ["5", "98.3%", "99.4%", "-1.1", "-2.0", "to", "-0.4", "0.031"] in rows
-    assert ["scratch", "43.2%", "99.4%", "-1.1", "-2.0", "to", "-0.4", "0.031"] in rows
+    assert ["2", "97.6%", "98.7%", "+1.10", "+0.40", "to", "+2.00", "0.031"] in rows
+    assert ["5", "98.3%", "99.4%", "-1.10", "-2.00", "to", "-0.40", "0.031"] in rows
+    assert ["scratch", "43.2%", "99.4%", "-1.10", "-2.00", "to", "-0.40", "0.031"] in rows
     assert "crops" not in plain
 
 
