@@ -135,15 +135,21 @@ class Batch:
         gradient = self.rows.settle(gradient)
         return Evaluation(loss, gradient, spread, residuals, long_residuals, columns)
 
-    def balance(self, Z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient (B, K) and Hessian (B, K, K) of the mean loss in the bias, at logits Z."""
+    def balance(self, Z: Tensor, hessian: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gradient (B, K) and Hessian (B, K, K) of the mean loss in the bias, at logits Z.
+
+        A Hessian that is given is taken for it: of many classes it costs several times what the
+        gradient does.
+        """
         B, K = Z.shape[:2]
-        means, hessian = self.weights.new_zeros(B, K), self.weights.new_zeros(B, K, K)
+        means, bent = self.weights.new_zeros(B, K), self.weights.new_zeros(B, K, K)
         for rows in self.blocks():
-            some = self.kernel.bending(Z[..., rows].double(), self.weights[:, rows])
-            means += some[0]
-            hessian += some[1]
-        return means - self.targets_sum[..., -1], hessian
+            a = self.weights[:, rows]
+            P, some = self.kernel.shares(Z[..., rows].double(), a)
+            means += some
+            if hessian is None:
+                bent += self.kernel.bending(P, a)
+        return means - self.targets_sum[..., -1], bent if hessian is None else hessian
 
     def along(self, Z: Tensor, changes: Sequence[Tensor], rates: Tensor) -> tuple[Tensor, Tensor]:
         """Slopes (B, d) and curvatures (B, d, d) of the mean loss along d changes of the logits.

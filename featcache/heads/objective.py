@@ -131,11 +131,15 @@ class Kernel(Protocol):
         """Means (d, B, n) and covariances (d, d, B, n) under P of d changes of the logits."""
         ...
 
-    def bending(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (B, K) of P, and the Hessian (B, K, K) of the mean loss in the bias.
+    def shares(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """What `bending` takes, and the means (B, K) of P, for weights a (B, n).
 
-        For weights a (B, n); the gradient in the bias is the means less those of Y.
+        The gradient of the mean loss in the bias is the means less those of Y.
         """
+        ...
+
+    def bending(self, P: Tensor, a: Tensor) -> Tensor:
+        """The Hessian (B, K, K) of the mean loss in the bias; P may be overwritten."""
         ...
 
     def correction(self, excess: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,17 +178,20 @@ class Softmax:
         products = [torch.stack([(PD * D).sum(dim=1) for D in changes]) for PD in weighted]
         return means, torch.stack(products) - means[:, None] * means[None]
 
-    def bending(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """Means of P, and sum_i a_i (diag(p_i) - p_i p_i'), its diagonal minus the others' sum.
-
-        The Hessian is by float32 products: a Newton step need not know it better.
-        """
+    def shares(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """P (B, K, n), and its means (B, K) for weights a (B, n)."""
         P = torch.softmax(Z, dim=1)
-        means = (P @ a[..., None])[..., 0]
+        return P, (P @ a[..., None])[..., 0]
+
+    def bending(self, P: Tensor, a: Tensor) -> Tensor:
+        """Sum_i a_i (diag(p_i) - p_i p_i'), its diagonal minus the others' sum.
+
+        It is by float32 products: a Newton step need not know it better.
+        """
         H = -(P.float().mul_(a[:, None]) @ P.float().mT).double()
         H.diagonal(dim1=1, dim2=2).zero_()
         H.diagonal(dim1=1, dim2=2).sub_(H.sum(dim=2))
-        return means, H
+        return H
 
     def correction(self, excess: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """T (B, 1) and r (B, K) of the dual point, from s - c and c (see `certificate`)."""
@@ -225,10 +232,14 @@ class Logistic:
         p, q = torch.sigmoid(Z[:, 0]), torch.sigmoid(-Z[:, 0])
         return p * D, p * q * D[:, None] * D[None]
 
-    def bending(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (B, 1) of p, and (B, 1, 1) sum_i a_i p_i (1 - p_i)."""
-        p, weights = torch.sigmoid(Z), a[..., None]
-        return (p @ weights)[..., 0], (p * torch.sigmoid(-Z)) @ weights
+    def shares(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Both probabilities (B, 2, n), and the means (B, 1) of the first for weights a (B, n)."""
+        P = torch.sigmoid(torch.cat([Z, -Z], dim=1))
+        return P, (P[:, :1] @ a[..., None])[..., 0]
+
+    def bending(self, P: Tensor, a: Tensor) -> Tensor:
+        """(B, 1, 1) sum_i a_i p_i (1 - p_i)."""
+        return (P[:, :1] * P[:, 1:]) @ a[..., None]
 
     def correction(self, excess: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """T (B, 1) and r (B, K) of the dual point, from s - c and c (see `certificate`)."""

@@ -40,6 +40,9 @@ _TRIALS = 12
 _BALANCINGS = 8
 """Newton steps, at most, that solve the bias after a step of the weights."""
 
+_MANY_CLASSES, _NEAR = 128, 0.3
+"""The Hessian of more classes is kept where the imbalance was no larger than this."""
+
 _IMBALANCE = 0.01
 """Share of the tolerance that an unsolved bias may take of a certificate, about."""
 
@@ -240,23 +243,30 @@ class _Walkers:
         """Solve the bias: Newton steps until the columns' means are those that a certificate needs.
 
         With an imbalance t (`certificate`) G is off by about t XY, and the bound by its square over
-        2 lambda. Newton squares the imbalance, so the last step need not be looked at.
+        2 lambda. Newton squares the imbalance, so the last step need not be looked at. Of many
+        classes the Hessian is kept for a few steps: each then multiplies the imbalance by about
+        what it was where the Hessian is from.
         """
         shares = self._batch.targets_sum[..., -1]
         lengths = self._batch.targets_sum[..., :-1].flatten(1).norm(dim=1)
         value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2))
         allowed = (_IMBALANCE * self._tolerance * strength * value).sqrt() / lengths
+        hessian, origin = None, torch.full_like(value, torch.inf)
         for _ in range(_BALANCINGS):
-            gradient, hessian = self._batch.balance(self._Z)
+            kept = hessian is not None
+            gradient, hessian = self._batch.balance(self._Z, hessian)
             imbalance = torch.where(shares > 0, gradient.abs() / shares, 0.0).amax(dim=1)
+            origin = origin if kept else imbalance
             change = _newton(gradient, hessian).masked_fill_(self._lacking, 0.0)
             largest = change.abs().amax(dim=1)
             change /= (1 + largest)[:, None]  # far off, where a whole step might overshoot
             self._W[..., -1] += change
             self._Z += change[..., None].to(self._Z.dtype)
             self._travel.bias.add_(largest)
-            if not bool((imbalance.square() > allowed).any()):
+            if not bool((imbalance * origin > allowed).any()):
                 return
+            if self._batch.classes <= _MANY_CLASSES or bool((origin > _NEAR).any()):
+                hessian = None
 
     def _refresh(self) -> None:
         """Multiply out again where logits were added up for long: their rounding adds up too."""
