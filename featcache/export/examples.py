@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from featcache.export.whole import Input
 from featcache.images.transforms import mean_colour
 from featcache.recipe import Preprocessing
@@ -10,21 +12,24 @@ _LOADING = {
     "onnx": """\
 import json, numpy as np, onnxruntime
 from PIL import Image, ImageOps
-model = onnxruntime.InferenceSession({file!r})
+
+model = onnxruntime.InferenceSession({file})
 classes = json.loads(model.get_modelmeta().custom_metadata_map["classes"])
 """,
     "torchscript": """\
 import json, numpy as np, torch
 from PIL import Image, ImageOps
+
 said = {{"featcache.json": ""}}
-model = torch.jit.load({file!r}, _extra_files=said)
+model = torch.jit.load({file}, _extra_files=said)
 classes = json.loads(said["featcache.json"])["classes"]
 """,
     "pt2": """\
 import json, numpy as np, torch
 from PIL import Image, ImageOps
+
 said = {{"featcache.json": ""}}
-model = torch.export.load({file!r}, extra_files=said).module()
+model = torch.export.load({file}, extra_files=said).module()
 classes = json.loads(said["featcache.json"])["classes"]
 """,
 }
@@ -53,7 +58,7 @@ def example_of(file: str, kind: str, preprocessing: Preprocessing, takes: Input)
     running = _RUNNING["onnx" if kind == "onnx" else "torch"]
     shown = "print(sorted(zip(probabilities, classes), reverse=True)[:3])\n"
     pixels = _pillow(preprocessing) + _scaled(preprocessing, takes)
-    return _LOADING[kind].format(file=file) + pixels + running + shown
+    return _LOADING[kind].format(file=json.dumps(file)) + pixels + running + shown
 
 
 def _pillow(preprocessing: Preprocessing) -> str:
