@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ROOT   := $(CURDIR)
-SOURCES := $(shell find featcache cli -name '*.py' -o -path '*/templates/*' -type f) featcache/py.typed README.md LICENSE
+SOURCES := $(shell find featcache cli -name '*.py' -o -path '*/templates/*' -type f -o -path '*/serve/page/*' -type f) featcache/py.typed README.md LICENSE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-browser test-gpu lint types contracts format reference bench \

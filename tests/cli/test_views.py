@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from featcache_cli.rendering import digits, points
+
 LIGHT = ("--backbone", "timm/test_resnet", "--weights", "random", "--image-size", "32")
 
 
@@ -78,7 +80,7 @@ def test_a_sweep_says_what_crops_gain_at_every_depth(
         tta = score["tta"]
         assert (tta["how"], tta["crops"], tta["gain"]["n"]) == ("max", 2, 24)
         shown = [f"{100 * share:.1f}%" for share in (score["accuracy"], tta["accuracy"])]
-        gain = f"{100 * (tta['accuracy'] - score['accuracy']):+.1f}"
+        gain = points(tta["gain"]["difference"], digits(tta["gain"]["ci95"]))
         assert row.split()[:4] == [str(score["depth"]), *shown, gain]
     assert "and 3 view(s)" in " ".join(told.stderr.split()), "the crops are told of beforehand"
     plain = json.loads(invoke("probe", *options, "--json").stdout)["unfreeze"]
