@@ -31,6 +31,10 @@ class Watch:
         finally:
             self._paused += time.perf_counter() - began
 
+    def leave_out(self, seconds: float) -> None:
+        """Count so many less; where they are negative, more."""
+        self._paused += seconds
+
     @property
     def seconds(self) -> float:
         """Until now."""

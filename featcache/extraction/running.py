@@ -103,6 +103,10 @@ def steps(job: Job, progress: Progress | None = None) -> Generator[None, None, E
         for _ in computing.steps():
             with watch.paused():
                 yield
+        if job.seat:
+            beyond = job.seat.waited_for_others(computing.profile.clock)
+            watch.leave_out(beyond)
+            computing.profile.seconds -= beyond
         there = writer.manifest.streams  # without those of views that no picture is to have
         readers = [writer.reader(s.key) for s in kept.shapes if s.key in there]
         lowering = None

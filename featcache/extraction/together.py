@@ -143,6 +143,7 @@ class Seat:
             clock: of reading and decoding, for whoever was first to ask for a picture.
         """
         self.kind, self.wanted, self.asked, self.place = kind, wanted, 0, _FIRST
+        self.together.watch(clock)
         return self._given(kind, slots, ahead, clock)
 
     def _given(
@@ -158,6 +159,10 @@ class Seat:
                 yield queue.popleft().result()[kind]
         finally:
             self.leave()
+
+    def waited_for_others(self, clock: Clock) -> float:
+        """Seconds that one waited for pixels beyond its equal part of what all did."""
+        return self.together.waited_beyond(clock)
 
     def wants(self, content: bytes) -> bool:
         """Whether a content is still to be asked for."""
@@ -198,6 +203,7 @@ class Together:
         self.fresh: Scan | None = None
         self._seats: list[Seat] = []
         self._entries: dict[bytes, _Entry] = {}
+        self._clocks: list[Clock] = []
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -218,6 +224,18 @@ class Together:
     def waiting(self) -> int:
         """Pictures that somebody is still to ask for."""
         return len(self._entries)
+
+    def watch(self, clock: Clock) -> None:
+        """Count what is waited for by a clock."""
+        if not any(known is clock for known in self._clocks):
+            self._clocks.append(clock)
+
+    def waited_beyond(self, clock: Clock) -> float:
+        """See `Seat.waited_for_others`; negative for one that others waited for."""
+        if not any(known is clock for known in self._clocks):
+            return 0.0
+        waits = [known.waited.get("pixels", 0.0) for known in self._clocks]
+        return clock.waited.get("pixels", 0.0) - sum(waits) / len(waits)
 
     def seat(self) -> Seat:
         """A place for one more."""

@@ -123,7 +123,7 @@ class ExtractResult(Record, os.PathLike[str]):
         features: by cut.
         seconds: of the whole; images_per_second: of decoding and forward passes, 0 if none ran. Of
             several backbones in one pass, the time that this one took: its forward passes and
-            writing, and the pictures that it was first to wait for.
+            writing, and an equal part of what all waited for pixels.
         recipe: everything that decides the values.
         engine: name, device, threads, batch size, and why it was taken.
         profile: where the time went; None where nothing was computed.

@@ -19,6 +19,7 @@ from featcache.errors import BackboneError, CacheMismatchError, PictureError
 from featcache.extraction.jobs import Job
 from featcache.extraction.running import Extraction
 from featcache.extraction.together import Together, run_together
+from featcache.images.clock import Clock
 from featcache.images.listing import StatKey
 
 LONG_AGO = 10**18
@@ -175,6 +176,17 @@ def test_progress_and_seconds_are_of_all_and_of_each(labs: Any) -> None:
     assert extracted[-1] == ("extract", 27, 27)
     assert [report[1] for report in extracted] == sorted(report[1] for report in extracted)
     assert all(e.profile.seconds <= e.seconds for e in done)
+
+
+def test_waiting_for_pixels_is_shared_equally() -> None:
+    together = Together(source=None, threads=1)  # type: ignore[arg-type]
+    clocks = [Clock(), Clock(), Clock()]
+    for clock, seconds in zip(clocks, (6.0, 0.0, 3.0), strict=True):
+        together.watch(clock)
+        together.watch(clock)
+        clock.waited["pixels"] = seconds
+    assert [together.waited_beyond(clock) for clock in clocks] == [3.0, -3.0, 0.0]
+    assert together.waited_beyond(Clock()) == 0.0  # it asked for nothing
 
 
 # By name, on real files
