@@ -54,6 +54,8 @@ def _made(record: type, document: Any) -> Any:
 
 def _typed(kind: Any, value: Any) -> Any:
     """What `_plain` made of a value of a declared type, as it was."""
+    if isinstance(kind, type) and issubclass(kind, dict) and kind is not dict:
+        (kind,) = kind.__orig_bases__  # pyright: ignore[reportAttributeAccessIssue] - of a generic
     inner = get_args(kind)
     if kind is float and value is None:  # JSON has no other word for it
         return math.nan
