@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,14 @@ from featcache_cli.app import app
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"
-WITH_PYTHON = sorted(p.name for p in DOCS.glob("*.md") if "```python\n" in p.read_text("utf-8"))
+PAGES = sorted(DOCS.glob("*.md"))
+RUN_ELSEWHERE = {
+    "export.md",  # by tests/export, with the files that it reads
+    *("extracting.md", "probing.md", "unfreezing.md"),  # by tests/test_readme.py
+}
+WITH_PYTHON = sorted(
+    p.name for p in PAGES if "```python\n" in p.read_text("utf-8") and p.name not in RUN_ELSEWHERE
+)
 NAMES = [name for name in fc.__all__ if name != "__version__"]
 RAISE_NOTHING = {"list_backbones"}
 IN_ITS_NAME = {"seconds"}  # what it is, and its unit
@@ -75,6 +83,21 @@ def test_every_option_of_every_command_is_listed() -> None:
             for option in parameter.opts if parameter.opts[0][:1] == "-" else ():
                 listed = re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", told)
                 assert listed or option in ("--help", "-h"), f"{name} {option}"
+
+
+def examples() -> list[str]:
+    """Every line of a page, or of a help text, that shows how featcache is called."""
+    pages = [(CHECKOUT / "README.md").read_text("utf-8"), *(p.read_text("utf-8") for p in PAGES)]
+    return re.findall(r"^\$ (?:PYTHONPATH=\. )?featcache (.*)$", "\n".join(pages), re.M)
+
+
+def test_every_example_is_a_command_with_its_options() -> None:
+    group: Any = typer.main.get_command(app)
+    assert len(examples()) > 50
+    for example in examples():
+        line = re.split(r" [>|&]", example)[0]
+        name, *arguments = shlex.split(line)
+        group.commands[name].make_context(name, arguments)  # parsed, not run
 
 
 @pytest.mark.parametrize("name", NAMES)
