@@ -41,7 +41,7 @@ def info(cache: CacheArgument, as_json: AsJson = False) -> None:
     _render_contents(result)
     _render_staleness(result)
     if result.staleness.fresh:
-        suggest("probe it", "featcache", "probe", result.cache)
+        suggest("probe it", "featcache", "probe", Path(result.cache))
 
 
 def _render_contents(result: Any) -> None:
@@ -160,11 +160,11 @@ def verify(
         state = f"{len(result.damaged)} damaged" if result.damaged else "all as committed"
         line(f"{result.files} files, {result.bytes / 1e6:.1f} MB: {state} ({result.seconds:.2f} s)")
         if result.damaged and cache.is_dir():
-            suggest("drop it, and compute it again", "featcache", "repair", str(cache))
+            suggest("drop it, and compute it again", "featcache", "repair", cache)
         elif not result.damaged and cache.is_dir():
-            suggest("see what is in it", "featcache", "info", str(cache))
+            suggest("see what is in it", "featcache", "info", cache)
         elif not result.damaged:
-            suggest("use it", "featcache", "predict", str(cache), "PICTURE")
+            suggest("use it", "featcache", "predict", cache, "PICTURE")
     if result.damaged:
         raise typer.Exit(1)
 
@@ -216,7 +216,7 @@ def _render_repair(result: Any) -> None:
     if result.dry_run:
         line(f"{len(result.damaged)} damaged, with {result.dropped} rows; nothing was changed")
         if result.damaged:
-            suggest("drop it, and compute it again", "featcache", "repair", result.cache)
+            suggest("drop it, and compute it again", "featcache", "repair", Path(result.cache))
         return
     index = "the index rebuilt, " if result.reindexed else ""
     line(
@@ -228,11 +228,11 @@ def _render_repair(result: Any) -> None:
     if result.missing:
         line(f"[yellow]missing rows: {result.missing}[/yellow]")
     if result.results:
-        suggest("have the results again", "featcache", "probe", result.cache)
+        suggest("have the results again", "featcache", "probe", Path(result.cache))
     elif result.whole:
-        suggest("check it", "featcache", "verify", result.cache)
+        suggest("check it", "featcache", "verify", Path(result.cache))
     else:
-        suggest("see what is missing", "featcache", "info", result.cache)
+        suggest("see what is missing", "featcache", "info", Path(result.cache))
 
 
 def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
@@ -255,4 +255,4 @@ def prune(cache: CacheArgument, as_json: AsJson = False) -> None:
         line(f"interrupted sweeps forgotten: {result.sweeps}")
     if result.views:
         line(f"still there: views {printable(', '.join(map(str, result.views)))}")
-    suggest("see what is left", "featcache", "info", result.cache)
+    suggest("see what is left", "featcache", "info", Path(result.cache))

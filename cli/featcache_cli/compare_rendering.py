@@ -1,20 +1,10 @@
 """How backbones beside each other look in a terminal: how good, what it costs, the advice."""
 
+from pathlib import Path
 from typing import Any
 
-from featcache_cli.rendering import (
-    count,
-    digits,
-    ends,
-    line,
-    loss,
-    percent,
-    points,
-    printable,
-    show,
-    suggest,
-    table,
-)
+from featcache.rounding import count, digits, percent, points
+from featcache_cli.rendering import ends, line, loss, printable, show, suggest, table
 
 _MANY = 15
 
@@ -29,11 +19,11 @@ def render(result: Any) -> None:
     line(f"\n[bold]advice[/bold]: {printable(result.advice)}")
     chosen = _recommended(result)
     if chosen is not None:
-        command = "probe", chosen.cache, "--save", "my.fc"
+        command = "probe", Path(chosen.cache), "--save", "my.fc"
         more = ("--unfreeze", str(result.depth)) if result.depth else ()
         suggest("keep it", "featcache", *command, *more)
     else:
-        caches = (row.cache for row in result.backbones)
+        caches = (Path(row.cache) for row in result.backbones)
         wider = f"{2 * result.margin:g}"
         suggest("give more away", "featcache", "compare", *caches, "--margin", wider)
 

@@ -256,15 +256,15 @@ def extract(
         if profile:
             render_profile(result)
     if len(results) > 1:
-        suggest("compare them", "featcache", "compare", *(result.cache for result in results))
+        suggest("compare them", "featcache", "compare", *(Path(result.cache) for result in results))
     else:
-        suggest("probe it", "featcache", "probe", results[0].cache)
+        suggest("probe it", "featcache", "probe", Path(results[0].cache))
 
 
 def render(result: Any) -> None:
     """An extraction in a few lines, and what to do next."""
     _render_one(result)
-    suggest("probe it", "featcache", "probe", result.cache)
+    suggest("probe it", "featcache", "probe", Path(result.cache))
 
 
 def _render_one(result: Any) -> None:
@@ -298,7 +298,7 @@ def _render_one(result: Any) -> None:
         if len(result.skipped) > _MANY:
             more = len(result.skipped) - _MANY
             line(f"... and {more} more")
-            suggest("all of them", "featcache", "info", result.cache, "--json")
+            suggest("all of them", "featcache", "info", Path(result.cache), "--json")
 
 
 def _precision_change(change: Any) -> str:

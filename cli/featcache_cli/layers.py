@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from featcache_cli.rendering import count, percent, printable, show, show_json, suggest, table
+from featcache.rounding import count, percent
+from featcache_cli.rendering import printable, show, show_json, suggest, table
 
 
 def layers(

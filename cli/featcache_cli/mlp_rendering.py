@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from featcache_cli.rendering import digits, ends, gain, line, loss, percent, printable, show, table
+from featcache.rounding import digits, percent
+from featcache_cli.rendering import ends, gain, line, loss, printable, show, table
 
 
 def render_mlp(result: Any) -> None:

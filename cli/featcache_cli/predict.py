@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from featcache.rounding import percent
 from featcache_cli.extract import EngineName
 from featcache_cli.rendering import (
     Ending,
     cell,
     folded,
-    percent,
     printable,
     progress,
     show,
@@ -122,7 +122,7 @@ def predict(
     else:
         render(predictions)
         given = pictures if len(pictures) <= _MANY else ["PICTURE"]
-        suggest("for a spreadsheet", "featcache", "predict", str(classifier), *given, "--csv")
+        suggest("for a spreadsheet", "featcache", "predict", classifier, *given, "--csv")
     if all(p.error for p in predictions):
         raise typer.Exit(1)
 

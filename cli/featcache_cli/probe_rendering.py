@@ -1,18 +1,17 @@
 """How a probe looks in a terminal: the path, the number, and what else was asked for."""
 
+from pathlib import Path
 from typing import Any
 
+from featcache.rounding import digits, percent, points
 from featcache_cli.mlp_rendering import render_mlp
 from featcache_cli.rendering import (
     Ending,
-    digits,
     ends,
     gain,
     interval,
     line,
     loss,
-    percent,
-    points,
     printable,
     say,
     show,
@@ -43,11 +42,13 @@ def render(result: Any) -> None:
 
 def _suggest_next(result: Any) -> None:
     """What to do with the result; a head that cannot be kept leads to one that can."""
+    if result.result is not None:
+        suggest("see what it gets wrong", "featcache", "report", Path(result.cache))
     if result.saved:
         line(f"saved, and checked from pixels: {printable(result.saved)}")
-        suggest("use it", "featcache", "predict", result.saved, "PICTURE")
+        suggest("use it", "featcache", "predict", Path(result.saved), "PICTURE")
         return
-    probe = "featcache", "probe", result.cache
+    probe = "featcache", "probe", Path(result.cache)
     if result.mlp is not None:
         suggest("keep it", *probe, "--head", "mlp", "--save", "my.fc")
     elif result.recommended_depth:

@@ -2,13 +2,11 @@
 
 import json
 import logging
-import math
-import os
-import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
@@ -26,6 +24,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from featcache.naming import command_line, harmless, shown
+from featcache.rounding import DIGITS, digits, percent, points
+
 _STAGES = {
     "hash": ("reading", "pictures"),
     "extract": ("extracting", "pictures"),
@@ -38,39 +39,25 @@ _STAGES = {
 _NOT_IN_CELLS = {"Cc", "Cs", "Zl", "Zp"}
 """Categories of Unicode that end a line, steer a terminal or are no characters."""
 
-_FORMULA = tuple("=+-@＝＋－＠'")  # noqa: RUF001 - spreadsheets take wide signs for narrow ones
-"""What a cell begins with that a spreadsheet would run, and what marks those."""
-
 _LEAST = 8
 """Columns that a name is given at least, where there are any."""
-
-_DIGITS, _MOST_DIGITS = 1, 3
-"""Decimals of per cent where no interval says how many, and at most."""
 
 Report = Callable[[str, int, int], None]
 
 
 def printable(text: str) -> str:
     """Text from files, safe to print: no control characters, no lone surrogates, no markup."""
-    return escape(_shown(text))
-
-
-def _shown(text: str) -> str:
-    """Text without control characters and lone surrogates."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escape(shown(text))
 
 
 def cell(text: str) -> str:
-    """Text from files, safe in a cell of CSV: no control characters, and no spreadsheet's formula.
-
-    A cell that a spreadsheet would run gets a ' in front, as OWASP advises ("CSV injection"); so
-    does one that begins with ', so that taking one away gives back the name.
-    """
-    spelt = "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _NOT_IN_CELLS else c
-        for c in text
+    """Text from files, safe in a cell of CSV: no control characters, no spreadsheet's formula."""
+    return harmless(
+        "".join(
+            c.encode("unicode_escape").decode() if unicodedata.category(c) in _NOT_IN_CELLS else c
+            for c in text
+        )
     )
-    return f"'{spelt}" if spelt.startswith(_FORMULA) else spelt
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -84,20 +71,9 @@ def say(text: str, style: str = "") -> None:
     console(stderr=True).print(lines, style=style, soft_wrap=True)
 
 
-def suggest(reason: str, *command: str) -> None:
+def suggest(reason: str, *command: str | Path) -> None:
     """A command to run next, on stderr, quoted for a shell."""
-    say(f"{reason}: {' '.join(map(quoted, command))}")
-
-
-def quoted(argument: str) -> str:
-    """An argument as a POSIX shell reads it; what cannot be printed as bytes in $'...'."""
-    if argument.isprintable():
-        return shlex.quote(argument)
-    shown = "".join(
-        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'" else f"\\x{byte:02x}"
-        for byte in os.fsencode(argument)
-    )
-    return f"$'{shown}'"
+    say(f"{reason}: {command_line(*command)}")
 
 
 class _Said(logging.Handler):
@@ -193,7 +169,7 @@ class Ending(_Name):
     """A path in one line: where it must be cut, the end of it stays."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(Text(_shown(path)))
+        super().__init__(Text(shown(path)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         plain, room = self.text.plain, options.max_width
@@ -206,7 +182,7 @@ class Ending(_Name):
 
 def folded(text: str) -> Text:
     """Text from files that is read whole, in as many lines as it takes."""
-    return Text(_shown(text), overflow="fold")
+    return Text(shown(text), overflow="fold")
 
 
 def table(*columns: str, title: str | None = None) -> Listing:
@@ -222,41 +198,12 @@ def table(*columns: str, title: str | None = None) -> Listing:
     return made
 
 
-def count(number: int) -> str:
-    """A large number of things: 950, 12.3K, 23.5M, 4.1G."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("K", 10**3)):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)
-
-
-def digits(*intervals: Sequence[float]) -> int:
-    """Decimals of per cent that intervals of shares support: the last is a tenth of a half-width.
-
-    Of several the narrowest decides, so that a column is rounded alike.
-    """
-    halves = [50 * (high - low) for low, high in intervals if high > low]
-    if not halves:
-        return _DIGITS
-    return min(max(math.ceil(1 - math.log10(min(halves))), 0), _MOST_DIGITS)
-
-
-def percent(share: float, decimals: int = _DIGITS) -> str:
-    """A share as per cent."""
-    return f"{100 * share:.{decimals}f}%"
-
-
-def points(difference: float, decimals: int = _DIGITS) -> str:
-    """A difference of shares in points, with its sign."""
-    return f"{100 * difference:+.{decimals}f}"
-
-
-def ends(ci95: Sequence[float], decimals: int = _DIGITS) -> str:
+def ends(ci95: Sequence[float], decimals: int = DIGITS) -> str:
     """The ends of an interval of shares, in per cent."""
     return f"{100 * ci95[0]:.{decimals}f} to {100 * ci95[1]:.{decimals}f}"
 
 
-def interval(ci95: Sequence[float], decimals: int = _DIGITS) -> str:
+def interval(ci95: Sequence[float], decimals: int = DIGITS) -> str:
     """A 95% interval of shares as per cent."""
     return f"95% interval {percent(ci95[0], decimals)} to {percent(ci95[1], decimals)}"
 
@@ -270,7 +217,7 @@ def gain(difference: Any, *, bold: bool = True) -> str:
     return f"{told} (95% interval {low} to {high}, p = {difference.p_value:.2g})"
 
 
-def loss(value: float | None, decimals: int = _DIGITS) -> str:
+def loss(value: float | None, decimals: int = DIGITS) -> str:
     """A log-loss in nats, beside shares of so many decimals of per cent; "" for none."""
     return "" if value is None else f"{value:.{decimals + 2}f}"
 

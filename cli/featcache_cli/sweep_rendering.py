@@ -2,18 +2,8 @@
 
 from typing import Any
 
-from featcache_cli.rendering import (
-    count,
-    digits,
-    ends,
-    line,
-    loss,
-    percent,
-    points,
-    printable,
-    show,
-    table,
-)
+from featcache.rounding import count, digits, percent, points
+from featcache_cli.rendering import ends, line, loss, printable, show, table
 
 
 def render_sweep(result: Any) -> None:

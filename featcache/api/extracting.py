@@ -18,8 +18,8 @@ from featcache.extraction.jobs import ALL
 from featcache.extraction.running import Extraction, Job, run
 from featcache.extraction.scanning import path_counts
 from featcache.extraction.together import run_together
-from featcache.images.naming import folder_safe
 from featcache.images.sources import Source, open_source
+from featcache.naming import folder_safe
 from featcache.recipe import DRAFT, Preprocessing
 from featcache.results import (
     ChangeCounts,

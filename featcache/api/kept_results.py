@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from featcache.api.requests import PathLike
 from featcache.errors import CacheDamagedError, ProbeError
+from featcache.naming import command_line
 from featcache.results import ProbeResult
 from featcache.store import journal
 from featcache.store.cache import Cache
@@ -102,7 +102,7 @@ def result_named(named: str) -> tuple[Path, str]:
     Cache(place)  # says what is wrong where there is none
     newest = newest_findings(place)
     if newest is None:
-        command = shlex.join(["featcache", "probe", named])
+        command = command_line("featcache", "probe", place)
         raise ProbeError(f"{named}: was never probed; run `{command}` first")
     return place, newest
 

@@ -15,10 +15,11 @@ import numpy.typing as npt
 from featcache.api.requests import PathLike
 from featcache.errors import CacheIncompleteError, CacheMissingError, ProbeError
 from featcache.evaluation.splits import join_groups
+from featcache.naming import shown
 from featcache.probing.views import ViewChoice, choose_views
 from featcache.recipe import PENULTIMATE, Pooling
 from featcache.results import ExtractResult, FeatureInfo
-from featcache.results.looking import Shown, cell, listed, printable
+from featcache.results.looking import Shown, cell, listed
 from featcache.results.tables import frame_of
 from featcache.store.arrays import FeatureRows, Located, rows_of
 from featcache.store.cache import Cache, StreamReader
@@ -236,7 +237,7 @@ class FeatureCache(Shown, os.PathLike[str]):
     def _headline(self) -> dict[str, str]:
         kept = [f"{cut} {cell(info.shape)} {info.dtype}" for cut, info in self.cuts.items()]
         return {
-            "cache": printable(self.cache),
+            "cache": shown(self.cache),
             "pictures": f"{len(self)} in {len(self.classes)} classes",
             "cuts": listed(kept),
             "classes": listed(self.classes),

@@ -17,8 +17,8 @@ from featcache.export.whole import Input
 from featcache.images.expanding import expand
 from featcache.images.files import read_file
 from featcache.images.loading import pixels_of_views
-from featcache.images.naming import shown
 from featcache.images.sources import content_hash
+from featcache.naming import shown
 from featcache.recipe import View
 
 TOLERANCE = 1e-3

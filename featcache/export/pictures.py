@@ -11,8 +11,8 @@ from PIL import Image
 
 from featcache.errors import ExportError, PictureError
 from featcache.images.decode import decoded
-from featcache.images.naming import shown
 from featcache.images.sources import Source, content_hash
+from featcache.naming import shown
 
 Images = Literal["none", "thumbnails", "originals"]
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from featcache.errors import ExportError
 from featcache.export.samples import Features, Samples, spelt_out
+from featcache.naming import harmless
 
 MOST_COLUMNS = 16_384
 """Of a spreadsheet."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - those too
-"""What a spreadsheet takes for the beginning of a formula, which could run something."""
 
 
 def write_csv(path: Path, samples: Samples, features: Features) -> int:
@@ -41,19 +39,7 @@ def write_csv(path: Path, samples: Samples, features: Features) -> int:
             columns = ([spelt_out(text) for text in of(block)] for of in texts.values())
             rows = features.read(block).reshape(-1, width).tolist()
             for said, values in zip(zip(*columns, strict=True), rows, strict=True):
-                safe = [_harmless(text) for text in said]
+                safe = [harmless(text) for text in said]
                 changed += sum(a != b for a, b in zip(safe, said, strict=True))
                 writer.writerow([*safe, *(f"{value:.9g}" for value in values)])
     return changed
-
-
-def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text.isascii() and not text[:1].isspace()

@@ -31,7 +31,7 @@ from featcache.extraction.scanning import Places, Scan
 from featcache.extraction.selecting import Engines
 from featcache.extraction.shards import ExtractedShard, extract_shard, extract_shards
 from featcache.images.loading import Kind
-from featcache.images.naming import shown
+from featcache.naming import shown
 from featcache.recipe import Stream
 from featcache.store import plan as plans
 from featcache.store.index import hashes_of, opaque

@@ -18,8 +18,8 @@ from featcache.extraction.lowering import Lowering, compare_with_fp32
 from featcache.extraction.profiling import Profile, Watch
 from featcache.extraction.scanning import Changes, Scan, compare, scan
 from featcache.heads.grid import differ
-from featcache.images.naming import shown
 from featcache.images.sources import Source
+from featcache.naming import shown
 from featcache.store import journal
 from featcache.store import manifest as manifests
 from featcache.store.cache import StreamReader

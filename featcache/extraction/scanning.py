@@ -14,8 +14,8 @@ import numpy.typing as npt
 from featcache.errors import PictureError
 from featcache.extraction.pipeline import Slot
 from featcache.images.ahead import in_order
-from featcache.images.naming import shown
 from featcache.images.sources import Listing, Sample, Source, content_hash
+from featcache.naming import shown
 from featcache.store.index import NO_GROUP, NO_SPLIT, NO_STAT, SPLITS, Index, hashes_of, opaque
 from featcache.store.strings import Strings
 

@@ -22,7 +22,7 @@ from featcache.errors import DownloadError, PictureError, SourceError
 from featcache.images.files import absolute, read_below, regular_stat, stat_key
 from featcache.images.labels import label_warnings
 from featcache.images.listing import Listing, Sample, Source
-from featcache.images.naming import shown
+from featcache.naming import shown
 
 
 @dataclass(frozen=True)

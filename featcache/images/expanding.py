@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from featcache.errors import SourceError
 from featcache.images.files import PICTURE_SUFFIXES
-from featcache.images.naming import shown
+from featcache.naming import shown
 
 
 def expand(names: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from featcache.errors import PictureError, SourceMissingError
 from featcache.images.listing import StatKey
-from featcache.images.naming import shown
+from featcache.naming import shown
 
 PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"),

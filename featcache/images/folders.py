@@ -20,7 +20,7 @@ from featcache.images.files import (
 )
 from featcache.images.labels import SPLITS, label_warnings
 from featcache.images.listing import Listing, Sample
-from featcache.images.naming import folder_safe, name_some, shown
+from featcache.naming import folder_safe, name_some, shown
 
 Entry = os.DirEntry[str]
 Above = frozenset[tuple[int, int]]

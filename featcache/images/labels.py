@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from featcache.images.listing import Sample
-from featcache.images.naming import name_some
+from featcache.naming import name_some
 
 SPLITS = {
     "train": "train",

@@ -22,8 +22,8 @@ from featcache.images.digits import DigitsSource
 from featcache.images.files import absolute, root_missing
 from featcache.images.folders import FolderSource
 from featcache.images.listing import Listing, Sample, Source, StatKey
-from featcache.images.naming import shown
 from featcache.images.tables import CsvSource
+from featcache.naming import shown
 
 __all__ = [
     "Listing",

@@ -16,7 +16,7 @@ from featcache.errors import PictureError, SourceError, SourceMissingError
 from featcache.images.files import absolute, read_file, regular_stat, root_missing, stat_key
 from featcache.images.labels import SPLITS, label_warnings
 from featcache.images.listing import Listing, Sample
-from featcache.images.naming import folder_safe, name_some, shown
+from featcache.naming import folder_safe, name_some, shown
 
 COLUMNS = ("path", "label", "split", "group")
 _MISSING = ("nan", "<na>", "#n/a")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from featcache.api.kept_results import KeptResult
+from featcache.naming import command_line
 from featcache.recipe import DRAFT, PENULTIMATE
 
 _ALL = "all"
@@ -78,13 +79,13 @@ def reproduction(kept: KeptResult) -> Reproduction:
     """How to have a kept result again."""
     extract, notes = _extraction(kept)
     options, cache = kept.result.asked, kept.result.cache
-    commands, python = [shlex.join(extract)], ""
+    commands, python = [command_line(*extract)], ""
     try:
         commands.append(probe_command(cache, options))
     except KeyError as error:
         python = _python(cache, options)
         notes = (*notes, f"{error.args[0]} is an option of Python's only.")
-    commands.append(shlex.join(["featcache", "report", cache]))
+    commands.append(command_line("featcache", "report", Path(cache)))
     return Reproduction(tuple(commands), python, notes)
 
 
@@ -98,7 +99,7 @@ def probe_command(cache: str, options: Mapping[str, Any]) -> str:
     Raises:
         KeyError: names an option that the command line has not.
     """
-    words = ["featcache", "probe", cache]
+    words: list[str | Path] = ["featcache", "probe", Path(cache)]
     training = dict(options.get("training", {}))
     smoothing = training.pop("label_smoothing", 0.0)
     if smoothing != options.get("label_smoothing", 0.0):  # the command line has one for both
@@ -110,7 +111,7 @@ def probe_command(cache: str, options: Mapping[str, Any]) -> str:
         if name not in _TRAINING_OPTIONS:
             raise KeyError(f"training.{name}")
         words += _option(_TRAINING_OPTIONS[name], value)
-    return shlex.join(words)
+    return command_line(*words)
 
 
 def _option(option: str, value: Any) -> list[str]:
@@ -141,11 +142,12 @@ def _tupled(value: Any) -> Any:
     return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
 
 
-def _extraction(kept: KeptResult) -> tuple[list[str], tuple[str, ...]]:
+def _extraction(kept: KeptResult) -> tuple[list[str | Path], tuple[str, ...]]:
     """The words of the extraction, and what cannot be said in them."""
     manifest, result = kept.cache.manifest, kept.result
     recipe, backbone = manifest.recipe, manifest.backbone
-    words = ["featcache", "extract", manifest.source["location"], "--backbone", backbone["name"]]
+    data = Path(manifest.source["location"])
+    words: list[str | Path] = ["featcache", "extract", data, "--backbone", backbone["name"]]
     words += _weights(backbone["locator"])
     height, width = recipe.preprocessing.size
     notes = [f"--preprocessing FILE with the fields below gives {height} x {width} pixels anyhow."]

@@ -1,18 +1,20 @@
-"""How numbers are written in the page; the command line writes them alike."""
+"""How numbers are written in the page: one decimal of per cent, a proper minus, "" for none."""
 
 from __future__ import annotations
+
+from featcache import rounding
 
 _MINUS = "\N{MINUS SIGN}"
 
 
 def percent(share: float | None) -> str:
     """A share as per cent, one decimal."""
-    return "" if share is None else f"{100 * share:.1f}%"
+    return "" if share is None else rounding.percent(share)
 
 
 def points(difference: float | None) -> str:
     """A difference of shares in points, signed."""
-    return "" if difference is None else f"{100 * difference:+.1f}".replace("-", _MINUS)
+    return "" if difference is None else rounding.points(difference).replace("-", _MINUS)
 
 
 def probability(share: float | None) -> str:
@@ -21,7 +23,7 @@ def probability(share: float | None) -> str:
         return ""
     if 0 < share < 0.001:
         return "<0.1%"
-    return ">99.9%" if 0.999 < share < 1 else f"{100 * share:.1f}%"
+    return ">99.9%" if 0.999 < share < 1 else percent(share)
 
 
 def short(value: float | None) -> str:
@@ -41,10 +43,7 @@ def count(number: int) -> str:
 
 def numerous(number: int) -> str:
     """A number of parameters: 950, 12.3K, 23.5M."""
-    for unit, size in (("M", 10**6), ("K", 10**3)):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)
+    return rounding.count(number)
 
 
 FILTERS = {f.__name__: f for f in (percent, points, probability, short, nats, count, numerous)}

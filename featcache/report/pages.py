@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from featcache.images.naming import shown
+from featcache.naming import shown
 from featcache.report.contents import Page
 from featcache.report.numbers import FILTERS
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from featcache import plots
+from featcache.naming import shown
 from featcache.recipe import View
-from featcache.results.looking import cell, listed, printable
+from featcache.results.looking import cell, listed
 from featcache.results.record import Record
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class ExtractResult(Record, os.PathLike[str]):
         kept = [f"{cut} {cell(info.shape)} {info.dtype}" for cut, info in self.features.items()]
         rate = f" ({self.images_per_second:.1f} pictures/s)" if self.images_per_second else ""
         told = {
-            "cache": printable(self.cache),
+            "cache": shown(self.cache),
             "pictures": f"{self.samples} in {len(self.classes)} classes: {counts}",
             "features": listed(kept),
             "classes": listed(self.classes),

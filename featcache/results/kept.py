@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from featcache.naming import shown
 from featcache.results.extracted import ChangeCounts, Skip, ViewSet
-from featcache.results.looking import listed, printable
+from featcache.results.looking import listed
 from featcache.results.record import Record
 
 
@@ -95,10 +96,10 @@ class InfoResult(Record):
         changed = {kind: n for kind, n in vars(counts).items() if n} | {"not computed": missing}
         differs = ", ".join(f"{n} {kind}" for kind, n in changed.items() if n)
         return {
-            "cache": printable(self.cache),
+            "cache": shown(self.cache),
             "pictures": f"{self.samples} in {len(self.classes)} classes",
-            "backbone": printable(str(self.backbone.get("name"))),
-            "source": printable(self.source.get("location", "")),
+            "backbone": shown(str(self.backbone.get("name"))),
+            "source": shown(self.source.get("location", "")),
             "classes": listed(self.classes),
             "streams": listed(stream.cut for stream in self.streams),
             "fresh": "yes" if self.staleness.fresh else differs or "not known, or another recipe",

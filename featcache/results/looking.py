@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from featcache.naming import shown
+
 _FIRST = 3
 """Facts in one line."""
 
@@ -73,29 +75,19 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (tuple, list)):
-        return printable(", ".join(map(cell, value)))
-    return printable(str(value))
-
-
-def percent(share: float) -> str:
-    """A share of 1 in percent."""
-    return f"{share:.1%}"
+        return shown(", ".join(map(cell, value)))
+    return shown(str(value))
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:
     """The first few of some names, and how many more there are."""
-    shown = [printable(name) for name in names]
-    more = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + more
-
-
-def printable(text: str) -> str:
-    """Text from files without control characters and lone surrogates."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    texts = [shown(name) for name in names]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def _safe(text: str) -> str:
-    return escape(printable(text))
+    return escape(shown(text))
 
 
 def _shortened(text: str) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 
 from featcache import plots
 from featcache.errors import TableError
+from featcache.naming import shown
 from featcache.results.extracted import ViewSet
-from featcache.results.looking import cell, listed, percent, printable
+from featcache.results.looking import cell, listed
 from featcache.results.record import Record
 from featcache.results.scores import (
     Calibration,
@@ -28,6 +29,7 @@ from featcache.results.scores import (
     Tta,
 )
 from featcache.results.tables import Rows, pandas, row_of
+from featcache.rounding import digits, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -152,18 +154,21 @@ class ProbeResult(Record):
 
     def _headline(self) -> dict[str, str]:
         estimate = self.estimate
-        low, high = map(percent, estimate.ci95)
+        decimals = digits(estimate.ci95)
+        accuracy, low, high = (
+            percent(share, decimals) for share in (estimate.accuracy, *estimate.ci95)
+        )
         told = {
-            "cache": printable(self.cache),
-            "head": f"{self.head} on {printable(self.cut)}",
-            "accuracy": f"{percent(estimate.accuracy)} (95% interval {low} to {high})",
-            "mean per class": percent(estimate.mean_per_class),
+            "cache": shown(self.cache),
+            "head": f"{self.head} on {shown(self.cut)}",
+            "accuracy": f"{accuracy} (95% interval {low} to {high})",
+            "mean per class": percent(estimate.mean_per_class, decimals),
             "pictures": f"{self.n_train} train, {estimate.n} judged, {len(self.classes)} classes",
             "how": estimate.method,
             "C": cell(self.best_C),
             "neighbours": cell(self.best_neighbours),
-            "advice": printable(self.advice),
-            "saved": printable(self.saved or ""),
+            "advice": shown(self.advice),
+            "saved": shown(self.saved or ""),
             "warnings": listed(self.warnings),
         }
         return {name: text for name, text in told.items() if text}

@@ -14,8 +14,8 @@ from featcache.errors import PictureError, SourceError
 from featcache.images.decode import pixels_of
 from featcache.images.files import read_file
 from featcache.images.listing import Listing, Sample
-from featcache.images.naming import shown
 from featcache.images.sources import content_hash
+from featcache.naming import shown
 
 Picture = str | np.ndarray
 """A file's path, or pixels (H, W) or (H, W, 3) uint8."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from featcache.errors import CacheBusyError, CacheIncompleteError, CacheMissingError
 from featcache.extraction.pipeline import Slot
 from featcache.extraction.running import run
-from featcache.images.naming import folder_safe
+from featcache.naming import folder_safe
 from featcache.store.cache import Cache
 from featcache.store.index import hashes_of
 from featcache.transformer.given import GivenSource

@@ -21,7 +21,7 @@ from featcache.extraction.jobs import DEFAULT_BATCH, Job
 from featcache.extraction.kept import Kept
 from featcache.extraction.pipeline import Slot, Unusable, blank_pixels, load, stream_pixels
 from featcache.extraction.shards import extract_shard
-from featcache.images.naming import shown
+from featcache.naming import shown
 from featcache.recipe import DRAFT, PENULTIMATE, Pooling, Precision, Preprocessing, Recipe, Stream
 from featcache.transformer.given import GivenSource
 

@@ -17,6 +17,7 @@ from featcache.errors import MissingExtraError, TableError
 from featcache.results import DataSize, DepthScore, Skip, Suspect
 from featcache.results.looking import Shown
 from featcache.results.record import Record
+from featcache.rounding import digits, percent
 
 pd = pytest.importorskip("pandas", reason="needs the extra 'frames'")
 
@@ -94,7 +95,9 @@ def test_notebooks_get_small_tables_of_no_colour(records: dict[str, Any]) -> Non
         assert not read.open
         assert {value for _, value in read.attributes} <= {"text-align:left"}
         assert len(page) < 20_000
-    assert f"{records['probe'].estimate.accuracy:.1%}" in Text(records["probe"]._repr_html_()).text
+    estimate = records["probe"].estimate
+    told = percent(estimate.accuracy, digits(estimate.ci95))
+    assert f"{told} (95% interval" in Text(records["probe"]._repr_html_()).text
 
 
 def nasty(records: dict[str, Any]) -> list[Any]:

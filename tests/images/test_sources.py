@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from featcache.errors import PictureError, SourceError, SourceMissingError
 from featcache.images.datasets import DATA_SETS
 from featcache.images.digits import DigitsSource
-from featcache.images.naming import folder_safe, name_some
 from featcache.images.sources import content_hash, open_source, source_from_locator
+from featcache.naming import folder_safe, name_some
 
 
 def test_importing_needs_no_torch() -> None:
