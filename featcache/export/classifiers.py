@@ -9,11 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from featcache.api.requests import PathLike
 from featcache.classifier.joined import Classifier, load_classifier
-from featcache.errors import ExportError
+from featcache.errors import ExportError, FeatcacheError
 from featcache.export.checking import TOLERANCE, measure, real_pixels, refuse_unlike
 from featcache.export.examples import example_of
 from featcache.export.graphs import GRAPHS, refuse_missing
@@ -72,7 +74,7 @@ def export_classifier(
 
     def fill(draft: Path) -> None:
         _write(loaded, kind, input, draft)
-        found.append(measure(loaded, GRAPHS[kind].load(draft), pixels, input))
+        found.append(_measured(loaded, kind, input, draft, pixels))
         refuse_unlike(place, found[0], len(pixels))
 
     write_export(place, fill, overwrite=overwrite)
@@ -103,11 +105,37 @@ def _write(classifier: Classifier, kind: str, takes: Input, draft: Path) -> None
     except OSError:
         raise
     except Exception as error:  # exporters can fail in many ways
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        others = " or ".join(name for name in GRAPHS if name != kind)
         raise ExportError(
-            f"torch cannot write this network as {kind} ({reason}); try --format {others}"
+            f"torch cannot write this network as {kind} ({_reason(error)}); try --format "
+            f"{_others(kind)}"
         ) from error
+
+
+def _measured(
+    classifier: Classifier, kind: str, takes: Input, draft: Path, pixels: npt.NDArray[np.uint8]
+) -> float:
+    """How far what was written is from the classifier.
+
+    Raises:
+        ExportError: it does not run.
+    """
+    try:
+        return measure(classifier, GRAPHS[kind].load(draft), pixels, takes)
+    except FeatcacheError:
+        raise
+    except Exception as error:  # of whatever library runs it
+        raise ExportError(
+            f"written as {kind}, this network does not run ({_reason(error)}); it is not kept, so "
+            f"try --format {_others(kind)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _others(kind: str) -> str:
+    return " or ".join(name for name in GRAPHS if name != kind)
 
 
 def _described(classifier: Classifier, takes: Input) -> dict[str, Any]:

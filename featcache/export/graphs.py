@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
 from collections.abc import Callable, Generator
@@ -15,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from featcache.errors import ExportError
 from featcache.export.whole import INPUT, OUTPUT, Whole
+from featcache.extras import require_extra
 
 DESCRIPTION = "featcache.json"
 """Name of the description within a TorchScript or pt2 file."""
@@ -44,14 +43,9 @@ def refuse_missing(name: str) -> None:
     """Refuse a format whose packages are not installed.
 
     Raises:
-        ExportError: says what to install.
+        MissingExtraError: says what to install.
     """
-    missing = [need for need in GRAPHS[name].needs if importlib.util.find_spec(need) is None]
-    if missing:
-        raise ExportError(
-            f"format {name!r} needs {', '.join(missing)}, not installed; run: pip install "
-            "'featcache[onnx]'"
-        )
+    require_extra(f"format {name!r}", GRAPHS[name].needs, "onnx")
 
 
 def _exported(whole: Whole, example: torch.Tensor) -> torch.export.ExportedProgram:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from featcache.errors import ExportError
 from featcache.export.found import Found
 from featcache.export.pictures import Images, picture_file
 from featcache.export.samples import Features, Samples, spelt_out
+from featcache.extras import require_extra
 from featcache.images.sources import source_from_locator
 
 _PICTURE_BYTES = {"thumbnails": 16 << 10, "originals": 1 << 20}
@@ -38,17 +38,14 @@ def write_parquet(
     """Write texts, labels and float32 features; where they are asked for, probabilities, pictures.
 
     Raises:
-        ExportError: pyarrow is not installed, or a picture is no longer there.
+        MissingExtraError: pyarrow is not installed.
+        ExportError: a picture is no longer there.
         SourceMissingError: the pictures are gone.
     """
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ExportError(
-            "parquet is written by pyarrow, which is not installed; run: pip install "
-            "'featcache[parquet]'"
-        ) from error
+    require_extra("format 'parquet'", ("pyarrow",), "parquet")
+    import pyarrow as pa
+    from pyarrow import parquet
+
     columns = _texts(pa, samples) | _numbers(pa, samples, features, found)
     if images != "none":
         columns["image"] = _pictures(pa, samples, description["source"], images)

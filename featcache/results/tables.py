@@ -8,7 +8,7 @@ from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from featcache.errors import MissingExtraError
+from featcache.extras import require_extra
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,13 +69,9 @@ def pandas() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import pandas
-    except ImportError as error:
-        raise MissingExtraError(
-            "a data frame needs pandas, which is not installed; run: pip install "
-            "'featcache[frames]', or take to_json()"
-        ) from error
+    require_extra("a data frame", ("pandas",), "frames", "take to_json()")
+    import pandas
+
     return pandas
 
 

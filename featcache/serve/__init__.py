@@ -10,10 +10,9 @@ page/     what a browser gets: one page, its style, its script, nothing from els
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from featcache.errors import ServeError
+from featcache.extras import require_extra
 
 if TYPE_CHECKING:
     from featcache.serve.app import classifier_app
@@ -29,13 +28,9 @@ def __getattr__(name: str) -> Any:
     """Load what is asked for, or say what it needs.
 
     Raises:
-        ServeError: the extra is not installed.
+        MissingExtraError: the extra is not installed.
     """
     if name not in _HOMES:
         raise AttributeError(f"module 'featcache.serve' has no attribute {name!r}")
-    if missing := [need for need in _NEEDS if find_spec(need) is None]:
-        raise ServeError(
-            f"serving needs {', '.join(missing)}, not installed; run: pip install "
-            "'featcache[serve]'"
-        )
+    require_extra("serving", _NEEDS, "serve")
     return getattr(import_module(f"featcache.serve.{_HOMES[name]}"), name)

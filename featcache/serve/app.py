@@ -171,7 +171,7 @@ def classifier_app(
             Route("/health", service.health),
         ],
         middleware=[Middleware(Guard, names=names_of(host, allow_hosts))],
-        exception_handlers={HTTPException: _refused},
+        exception_handlers={HTTPException: _refused, Exception: _failed},
         lifespan=service.lifespan,
     )
 
@@ -188,3 +188,8 @@ async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     return refusal(error.status_code, error.detail)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """What nobody foresaw is told where the server runs, not to whoever asks."""
+    return refusal(500, "the server failed; where it runs it says why")

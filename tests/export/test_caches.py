@@ -22,7 +22,13 @@ from skimage.data import chelsea
 from sklearn.datasets import load_digits
 
 import featcache as fc
-from featcache.errors import CacheMissingError, ExportError, SourceMissingError, StoreError
+from featcache.errors import (
+    CacheMissingError,
+    ExportError,
+    MissingExtraError,
+    SourceMissingError,
+    StoreError,
+)
 from featcache.export import samples
 from featcache.export.pictures import picture_file
 from featcache.images.sources import content_hash, open_source
@@ -318,5 +324,5 @@ def test_parquet_without_pyarrow_says_what_to_install(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ExportError, match=r"pip install 'featcache\[parquet\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'featcache\[parquet\]'"):
         fc.export_cache(cache, tmp_path / "x.parquet")

@@ -19,7 +19,7 @@ from skimage import data
 
 import featcache as fc
 from featcache.classifier.joined import load_classifier
-from featcache.errors import ClassifierError, ExportError, ParityError
+from featcache.errors import ClassifierError, ExportError, MissingExtraError, ParityError
 from featcache.export import checking, graphs
 from featcache.export.examples import example_of
 from featcache.images.sources import content_hash
@@ -170,6 +170,20 @@ def test_what_says_something_else_does_not_appear(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_does_not_run_does_not_appear(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path) -> graphs.Run:
+        raise RuntimeError("no kernel\nand much more")
+
+    monkeypatch.setitem(
+        graphs.GRAPHS, "torchscript", replace(graphs.GRAPHS["torchscript"], load=broken)
+    )
+    with pytest.raises(ExportError, match=r"does not run \(no kernel\); .* --format onnx or pt2"):
+        fc.export_classifier(saved, tmp_path / "x.pt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_pictures_are_run_together_and_alone(saved: Path) -> None:
     classifier = load_classifier(saved)
     pixels = checking.real_pixels(classifier, [])
@@ -235,9 +249,10 @@ def test_what_cannot_be_exported(
             fc.export_classifier(saved, **{**options, "file": tmp_path / options["file"]})
     with pytest.raises(ClassifierError, match="no such classifier"):
         fc.export_classifier(tmp_path / "none.fc", tmp_path / "x.pt")
-    monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: None)
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        ExportError, match=r"needs onnx, onnxscript, onnxruntime.*'featcache\[onnx\]'"
+        MissingExtraError, match=r"needs onnx, onnxscript, onnxruntime.*'featcache\[onnx\]'"
     ):
         fc.export_classifier(saved, tmp_path / "x.onnx")
     assert {path.name for path in tmp_path.iterdir()} == {"note.txt", "there.pt"}

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import featcache as fc
-from featcache.errors import ClassifierError, ServeError
+from featcache.errors import ClassifierError, MissingExtraError, ServeError
 from featcache.serve import app as serving
 from featcache.serve.guarding import is_loopback, names_of
 from featcache.serve.uploads import uploaded
@@ -236,6 +236,21 @@ def test_who_sends_slowly_is_told(saved: Path, photos: Any, monkeypatch: Any) ->
         assert client.post("/predict", content=photos[0].read_bytes()).status_code == 408
 
 
+def test_what_nobody_foresaw_is_told_where_it_runs(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("of /home/me")
+
+    monkeypatch.setattr(serving, "uploaded", broken)
+    app = fc.classifier_app(saved)
+    with TestClient(app, base_url=HOST, raise_server_exceptions=False) as client:
+        done = client.post("/predict", content=b"a picture")
+        assert client.get("/health").status_code == 200
+    assert done.status_code == 500
+    assert done.json() == {"error": "the server failed; where it runs it says why"}
+
+
 def test_a_port_in_use_is_named(saved: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -250,10 +265,10 @@ def test_a_port_in_use_is_named(saved: Path) -> None:
 def test_what_cannot_be_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ClassifierError, match="no such classifier"):
         fc.classifier_app(tmp_path / "none.fc")
-    monkeypatch.setattr("featcache.serve.find_spec", lambda name: None)
+    monkeypatch.setattr("featcache.extras.find_spec", lambda name: None)
     import featcache.serve
 
-    with pytest.raises(ServeError, match=r"needs starlette, uvicorn.* 'featcache\[serve\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs starlette, uvicorn.* 'featcache\[serve\]'"):
         featcache.serve.serve_classifier  # noqa: B018 - the attribute is the test
 
 
