@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,7 @@ def extract_each(
         _job(request, source, backbone, _in_folder(folder, source.name, backbone.name))
         for backbone in (_backbone(request, name) for name in names)
     ]
+    _refuse_one_folder(request, jobs)
     found = run_together(jobs, progress)
     return tuple(_record(job.folder, done) for job, done in zip(jobs, found, strict=True))
 
@@ -122,6 +125,17 @@ def _refuse_of_one(request: ExtractRequest, names: list[str]) -> None:
     for problem, there in problems.items():
         if there:
             raise BackboneError(f"backbone {request.backbone!r}: {problem}")
+
+
+def _refuse_one_folder(request: ExtractRequest, jobs: Sequence[Job]) -> None:
+    """Refuse networks of one cache: two names of one, or names that no folder tells apart."""
+    counts = Counter(job.folder for job in jobs)
+    shared = next((folder for folder, count in counts.items() if count > 1), None)
+    if shared is not None:
+        raise BackboneError(
+            f"backbone {request.backbone!r}: two of them would share the cache {shared}; name each "
+            "network once, or extract one alone with --out"
+        )
 
 
 def _folder_of_caches(request: ExtractRequest) -> Path:

@@ -168,8 +168,13 @@ def load_from_locator(
     return _load(_find(name, tag, preprocessing), weights, preprocessing, None)
 
 
+_ALIASES = {"xception": "timm/legacy_xception"}
+"""What networks are called elsewhere: Chollet's of 2017, as Keras has it."""
+
+
 def _find(name: str, tag: str | None, preprocessing: Preprocessing | None) -> Origin:
     """The origin a name stands for, at a published tag where one is given."""
+    name = _ALIASES.get(name, name)
     if name in embedded.NAMES:
         return embedded.EmbeddedOrigin(name)
     if name in torchvision_networks.names():

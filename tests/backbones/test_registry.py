@@ -168,3 +168,7 @@ def test_another_tag_is_another_preprocessing() -> None:
     assert small.preprocessing.size == (160, 160)
     assert small.weights_sha256 == usual.weights_sha256
     assert small.recipe().key != usual.recipe().key
+
+
+def test_xception_is_the_one_that_keras_calls_so() -> None:
+    assert load_backbone("xception", weights="random").name == "timm/legacy_xception"

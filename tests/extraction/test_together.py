@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featcache import api
+from featcache.backbones import registry
 from featcache.errors import BackboneError, CacheMismatchError, PictureError
 from featcache.extraction.jobs import Job
 from featcache.extraction.running import Extraction
@@ -216,6 +217,16 @@ def test_by_name_they_lie_side_by_side(class_folders: Path, tmp_path: Path) -> N
     assert all(each.computed == 0 for each in again)
 
 
+def test_two_names_of_one_network_are_refused(
+    class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._ALIASES, "tiny", "timm/test_resnet")
+    options: dict[str, Any] = {"weights": "random", "image_size": 32, "out": tmp_path}
+    with pytest.raises(BackboneError, match=r"two of them would share the cache .*-timm-test_resn"):
+        api.extract_each(class_folders, backbone="tiny,timm/test_resnet", **options)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -251,7 +262,7 @@ def test_the_networks_that_people_compare(tmp_path: Path) -> None:
         for i in range(4):
             crop = photo[10 * i : 10 * i + 250, 20 * i : 20 * i + 300]
             Image.fromarray(crop).save(tmp_path / "p" / label / f"{i}.jpg")
-    names = ("mobilenet_v3_large", "resnet50", "inception_v3", "timm/legacy_xception")
+    names = ("mobilenet_v3_large", "resnet50", "inception_v3", "xception")
     options: dict[str, Any] = {"weights": "random", "engine": "torch"}
     made = api.extract_each(tmp_path / "p", backbone=",".join(names), out=tmp_path / "c", **options)
     sides = [result.recipe["preprocessing"]["size"][0] for result in made]
