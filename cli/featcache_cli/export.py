@@ -45,9 +45,7 @@ def export(
     source: Annotated[
         Path, typer.Argument(metavar="CACHE|FILE.fc", help="A cache, or a classifier.")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to be written.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")],
     format_name: Annotated[
         FormatName | None,
         typer.Option(
@@ -58,7 +56,9 @@ def export(
             metavar="NAME",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="What is there already.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there already.")
+    ] = False,
     cut: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +137,7 @@ def export(
 
         done = export_classifier(
             source,
-            output,
+            out,
             format=name,
             input=takes.value,
             pictures=pictures or (),
@@ -150,7 +150,7 @@ def export(
 
         done = export_cache(
             source,
-            output,
+            out,
             format=name,
             cut=cut,
             views=views,
@@ -160,11 +160,15 @@ def export(
         )
     if as_json:
         show_json(done.to_json())
-    else:
-        _render(done)
-    if done.format == "parquet":
+        return
+    _render(done)
+    if is_classifier:
+        suggest("try it on a page", "featcache", "serve", source)
+    elif done.format == "parquet":
         shown = ["--image", "image"] if images is not ImagesName.none else []
-        suggest("look at it", "embedding-atlas", done.file, "--vector", "features", *shown)
+        suggest("look at it", "embedding-atlas", Path(done.file), "--vector", "features", *shown)
+    else:
+        suggest("see what is in the cache", "featcache", "info", source)
 
 
 def _refuse_strangers(context: typer.Context, *, is_classifier: bool) -> None:

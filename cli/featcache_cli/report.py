@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from featcache_cli.rendering import line, printable, progress, show_json, warn
+from featcache_cli.rendering import line, printable, progress, say, show_json, suggest, warn
 
 
 def report(
@@ -20,7 +20,7 @@ def report(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", metavar="FILE", help="The page; one that is there is replaced."
+            "--out", "-o", metavar="FILE", help="The file; a page that is there is replaced."
         ),
     ] = Path("report.html"),
     mistakes: Annotated[
@@ -61,3 +61,5 @@ def report(
         f"written: [bold]{printable(written.path)}[/bold], {written.bytes / 1e6:.1f} MB, "
         f"{pictures} (result {printable(written.result)}, {written.seconds:.1f} s)"
     )
+    say(f"open it in a browser: {Path(written.path).absolute().as_uri()}")
+    suggest("its rows for others", "featcache", "export", Path(written.cache), "-o", "rows.parquet")

@@ -12,7 +12,10 @@ from featcache.errors import ProbeError, StoreError
 from featcache.report.contents import STEPS, Limits, page_of
 from featcache.report.pages import render
 from featcache.results import ProbeResult, ReportResult
-from featcache.store.files import write_durably
+from featcache.store.files import make_folder, write_durably
+
+_START = b"<!doctype html>"
+"""Of every page."""
 
 
 def write_report(
@@ -31,20 +34,20 @@ def write_report(
     Args:
         result: what `probe` returned; or a cache, whose last result is taken, `CACHE:RESULT`, or a
             folder of its results.
-        out: the file; one that is there is replaced.
+        out: the file; a page that is there is replaced.
         mistakes: pictures in the gallery of mistakes, at most.
         points: pictures in the map of the features, at most; 0 leaves it out.
         progress: called with ("report", done, total).
 
     Raises:
-        StoreError: the result cannot be read, or the file cannot be written.
+        StoreError: the result cannot be read, the file cannot be written, or something else than
+            a page is there.
         ProbeError: the cache was never probed, or the result was not kept; says what to do.
     """
     started, path = time.perf_counter(), Path(out)
     if mistakes < 0 or points < 0:
         raise ProbeError(f"mistakes {mistakes}, points {points}: give at least 0")
-    if path.is_dir():
-        raise StoreError(f"{path}: is a folder; name the file, such as {path / 'report.html'}")
+    _refuse_in_the_way(path)
     kept, done = kept_result(_named(result)), 0
 
     def step() -> None:
@@ -55,6 +58,7 @@ def write_report(
 
     page = page_of(kept, Limits(mistakes, points), step)
     content = render(page)
+    make_folder(path.absolute().parent)
     write_durably(path, content)
     return ReportResult(
         path=os.fspath(out),
@@ -66,6 +70,25 @@ def write_report(
         seconds=round(time.perf_counter() - started, 3),
         warnings=() if page.missing is None else (f"no pictures: {page.missing}",),
     )
+
+
+def _refuse_in_the_way(path: Path) -> None:
+    """Refuse to replace what is no page: a mistyped name costs nobody a classifier.
+
+    Raises:
+        StoreError: says what is there.
+    """
+    if path.is_dir():
+        raise StoreError(f"{path}: is a folder; name the file, such as {path / 'report.html'}")
+    if not path.exists():
+        return
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_START))
+    except OSError as error:
+        raise StoreError(f"{path}: is there and cannot be read ({error.strerror})") from error
+    if start and start.lower() != _START:
+        raise StoreError(f"{path}: is there and is no page; give another name, or remove it")
 
 
 def _named(result: PathLike | ProbeResult) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from featcache import plots
+from featcache.naming import shown
+from featcache.results.looking import listed
 from featcache.results.record import Record
 from featcache.results.scores import Difference
+from featcache.rounding import digits, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,6 +115,20 @@ class CompareResult(Record):
     method: str
     seconds: float
     warnings: tuple[str, ...] = ()
+
+    _main: ClassVar[str] = "backbones"
+    _shown: ClassVar[tuple[str, ...]] = ("backbones", "pairs")
+
+    def _headline(self) -> dict[str, str]:
+        best = max(self.backbones, key=lambda row: row.accuracy)
+        accuracy = percent(best.accuracy, digits(best.ci95))
+        return {
+            "recommended": shown(self.recommended or "undecided"),
+            "best": f"{shown(best.name)}, {accuracy} of {self.n} pictures",
+            "backbones": listed(row.name for row in self.backbones),
+            "head": f"{self.head}, depth {self.depth}",
+            "advice": shown(self.advice),
+        }
 
     def plot(self) -> Figure:
         """Accuracy with its interval, the cheapest first."""

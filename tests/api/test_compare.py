@@ -67,6 +67,18 @@ def test_a_row_is_what_a_probe_says(compared: CompareResult) -> None:
     assert compared.method == probed.estimate.method
 
 
+def test_it_is_a_row_a_backbone_wherever_it_is_looked_at(compared: CompareResult) -> None:
+    first, second = compared.backbones
+    frame = compared.to_frame()
+    assert list(frame["name"]) == [first.name, second.name]
+    assert list(frame["accuracy"]) == [first.accuracy, second.accuracy]
+    assert len(compared.to_frame("pairs")) == 1
+    page = compared._repr_html_()
+    assert page.count("<table>") == 3
+    assert f"<td>{first.name}</td>" in page
+    assert f"recommended {compared.recommended or 'undecided'}" in repr(compared)
+
+
 def test_the_pair_is_mcnemars_on_the_kept_rows(compared: CompareResult) -> None:
     (pair,) = compared.pairs
     first, second = compared.backbones

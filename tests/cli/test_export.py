@@ -19,6 +19,7 @@ def test_a_cache_goes_out(invoke: Any, cache: Path, tmp_path: Path) -> None:
     again = invoke("export", cache, "-o", file)
     assert (again.exit_code, again.stdout) == (1, "")
     assert "is there already; give another name, or --overwrite" in again.output
+    assert f"see what is in the cache: featcache info {cache}\n" in done.stderr
     exec(done.stdout[done.stdout.index("import numpy") :], {})
 
 
@@ -27,12 +28,14 @@ def test_json_says_the_same(invoke: Any, cache: Path, tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert (told["rows"], told["skipped"], told["format"]) == (24, 1, "csv")
     assert told["bytes"] == (tmp_path / "x").stat().st_size
+    assert done.stderr == ""
 
 
 def test_a_classifier_goes_out(invoke: Any, cache: Path, classifier: Path, tmp_path: Path) -> None:
     done = invoke("export", classifier, "-o", tmp_path / "x.torchscript")
     assert done.exit_code == 0, done.output
     assert "takes pixels: uint8 (N, 32, 32, 3)\ngives probabilities: float32 (N, 2)" in done.stdout
+    assert f"try it on a page: featcache serve {classifier}\n" in done.stderr
     assert "checked on 8 pictures: log-probabilities differ by " in done.stdout
     compile(done.stdout[done.stdout.index("import json") :], "example", "exec")
     for source, option in ((classifier, "--views"), (cache, "--input=uint8")):

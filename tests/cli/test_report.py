@@ -20,11 +20,12 @@ def probed(cache: Path) -> str:
 def test_a_page_is_written(
     cache: Path, probed: str, invoke: Callable[..., Any], tmp_path: Path
 ) -> None:
-    out = tmp_path / "drinks.html"
+    out = tmp_path / "a new folder" / "drinks.html"
     done = invoke("report", f"{cache}:{probed}", "-o", out, "--points", 0)
     assert done.exit_code == 0, done.output
     assert f"written: {out}" in done.stdout.replace("\n", "")
     assert f"result {probed}" in done.stdout
+    assert f"open it in a browser: {out.as_uri()}\n" in done.stderr
     assert "drinks" in out.read_text("utf-8")
 
 

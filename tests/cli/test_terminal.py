@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from rich.cells import cell_len
@@ -22,13 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
-from featcache_cli.rendering import Ending, digits, quoted, table
+from featcache.rounding import digits
+from featcache_cli.rendering import Ending, table
 
 LIGHT = ("--weights", "random", "--image-size", "32")
 NAMES = ("timm/test_resnet", "timm/test_efficientnet")
 FAST = ("--cv", "2", "--tol", "0.5")
 COMMANDS = ("extract", "probe", "compare", "predict", "layers", "backbones", "info", "verify")
-COMMANDS = (*COMMANDS, "repair", "prune")
+COMMANDS = (*COMMANDS, "repair", "prune", "report", "export")
 LONG = "a class of a very long name, so long that no table of eighty columns has room for it"
 CJK = "とても長い名前のクラス・猫と犬と小鳥の写真をすべて集めたもの・第二版・改訂"
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d|10[0-7])(?:;\d+)*m")
@@ -96,6 +95,8 @@ def arguments(command: str, strange: Path, made: list[Path]) -> tuple[Any, ...]:
         "predict": (strange / "my class.fc", pictures / LONG, pictures / CJK),
         "layers": (NAMES[0],),
         "backbones": ("timm/vit",),
+        "report": (made[0], "--out", strange / "a page.html", "--points", "0"),
+        "export": (made[0], "--out", strange / "rows.npz", "--overwrite"),
     }
     return given.get(command, (made[0],))
 
@@ -111,7 +112,7 @@ def test_every_command_fits_and_names_the_next(
     done = invoke(command, *arguments(command, strange, made))
     assert done.exit_code == 0, done.output
     assert max(map(cell_len, tables), default=0) <= 80
-    assert bool(tables) == (command not in ("verify", "repair", "prune"))
+    assert bool(tables) == (command not in ("verify", "repair", "prune", "report", "export"))
     (told,) = [line for line in done.stderr.splitlines() if ": featcache " in line][-1:]
     reason, _, text = told.partition(": ")
     program, subcommand, *rest = shlex.split(text)
@@ -162,19 +163,6 @@ def test_nothing_is_said_by_colour_alone(
     assert (ESCAPE.sub("", coloured[0]), coloured[1]) == plain
     monkeypatch.setenv("NO_COLOR", "1")
     assert not COLOUR.search(printed()[0])
-
-
-@given(st.lists(st.text(st.characters(exclude_characters="\0"), max_size=12), min_size=1))
-@settings(max_examples=15, deadline=None)
-def test_what_is_suggested_is_read_by_a_shell_as_it_was_meant(texts: list[str]) -> None:
-    names = [
-        os.fsencode(text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"))
-        for text in texts
-    ]
-    command = "printf '%s\\0' " + " ".join(quoted(os.fsdecode(name)) for name in names)
-    assert "\n" not in command
-    done = subprocess.run(["bash", "-c", command], capture_output=True, check=True)
-    assert done.stdout == b"".join(name + b"\0" for name in names)
 
 
 @given(st.floats(0.0001, 0.5))

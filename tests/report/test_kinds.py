@@ -164,6 +164,10 @@ def test_what_cannot_be_reported(
         write_report(replace(probed, result=None), tmp_path / "a.html")
     with pytest.raises(StoreError, match="is a folder; name the file"):
         write_report(probed, tmp_path)
+    (tmp_path / "mine.fc").write_bytes(b"a classifier")
+    with pytest.raises(StoreError, match=r"mine.fc: is there and is no page; give another name"):
+        write_report(probed, tmp_path / "mine.fc")
+    assert (tmp_path / "mine.fc").read_bytes() == b"a classifier"
     with pytest.raises(ProbeError, match="points -1"):
         write_report(probed, tmp_path / "a.html", points=-1)
     assert not (tmp_path / "a.html").exists()
@@ -204,7 +208,7 @@ def test_a_page_is_replaced_whole(
     probed: ProbeResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "page.html"
-    path.write_text("an earlier page")
+    path.write_text("<!doctype html>an earlier page")
 
     def dies(self: Path, target: Path) -> Path:
         raise OSError(5, "Input/output error")
@@ -213,7 +217,7 @@ def test_a_page_is_replaced_whole(
         patched.setattr(Path, "replace", dies)
         with pytest.raises(StoreError, match=r"page\.html: Input/output error"):
             write_report(probed, path, points=0)
-    assert path.read_text() == "an earlier page"
+    assert path.read_text() == "<!doctype html>an earlier page"
     write_report(probed, path, points=0)
     assert path.read_text().startswith("<!doctype html>")
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
