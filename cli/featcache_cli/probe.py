@@ -78,6 +78,14 @@ def shots_of(text: str) -> tuple[int | None, ...]:
     return tuple(None if part == "all" else int(part) for part in parts)
 
 
+def counts_of(text: str) -> tuple[int | None, ...]:
+    """`50,200,all` as numbers, all as None."""
+    try:
+        return shots_of(text)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(f"{text!r}: give numbers of pictures, as 50,200,all") from error
+
+
 PANEL = "Training deeper layers, or an MLP head"
 
 
@@ -322,7 +330,7 @@ def probe(
     data_sizes: Annotated[
         Any,
         typer.Option(
-            parser=shots_of,
+            parser=counts_of,
             metavar="N,N,...",
             help="Repeat the sweep on so many training pictures: 50,200,800,all.",
             rich_help_panel=PANEL,

@@ -32,6 +32,7 @@ from featcache.unfreezing import (
 )
 from featcache.unfreezing.courses import refuse_sizes
 from featcache.unfreezing.depths import units_of
+from featcache.unfreezing.parts import restricted, split_of
 from featcache.unfreezing.pixels import fresh_views
 
 EPOCHS, RATES = 12, (1e-3,)
@@ -114,6 +115,7 @@ def sweep_cache(
     views = data.views.views if data.views else ()
     rungs = ladder(backbone, asked.depths, live=asked.live)[1:]
     refuse_sizes(asked, rungs)
+    _refuse_counts(request, asked, data)
     cuts = [rung.cut for rung in rungs if not rung.from_pixels]
     cache = ensure_cuts(
         cache, cuts, views=views, crops=asked.crops, backbone=backbone, progress=progress
@@ -122,6 +124,13 @@ def sweep_cache(
     steps = Steps(cache.folder, sha256_json([question, _keys(cache, cuts)])[:12])
     found = sweep(cache, data, backbone, asked, steps, progress)
     return CacheSwept(cache, backbone, asked, question, steps, found)
+
+
+def _refuse_counts(request: ProbeRequest, asked: SweepSpec, data: LabelledRows) -> None:
+    """Refuse numbers of training pictures that cannot be had, before anything is trained."""
+    for count in request.training.data_sizes:
+        if count is not None:
+            restricted(split_of(data, asked), data, count, asked.probe.seed)
 
 
 def probe_depths(

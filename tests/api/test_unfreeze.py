@@ -101,5 +101,11 @@ def test_the_sweep_repeats_on_fewer_pictures(cached: Any) -> None:
 def test_what_cannot_be_swept_is_refused_by_name(
     cached: Any, options: dict[str, Any], says: str
 ) -> None:
+    stages: set[str] = set()
     with pytest.raises(ProbeError, match=says):
-        api.probe(cached, **{"unfreeze": "1", "tolerance": 0.01, **options})
+        api.probe(
+            cached,
+            **{"unfreeze": "1", "tolerance": 0.01, **options},
+            progress=lambda stage, _done, _total: stages.add(stage),
+        )
+    assert stages <= {"fit"}, "no time is spent on training"

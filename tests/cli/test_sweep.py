@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import typer
 
 from featcache.results import DataSize, DepthScore, Difference, Estimate, ProbeResult, Tta
+from featcache_cli.probe import counts_of
 from featcache_cli.sweep_rendering import render_sweep
 
 
@@ -153,3 +155,9 @@ def test_records_as_json() -> None:
     assert found["unfreeze"][0]["against_depth_0"] is None
     assert found["unfreeze"][1]["against_depth_0"]["n"] == 539
     assert found["data_sizes"][0]["scores"][1]["depth"] == 1
+
+
+def test_numbers_of_training_pictures_are_named_as_such() -> None:
+    assert counts_of("50, 200,all") == (50, 200, None)
+    with pytest.raises(typer.BadParameter, match="give numbers of pictures, as 50,200,all"):
+        counts_of("0.5,1")
