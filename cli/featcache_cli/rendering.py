@@ -123,10 +123,14 @@ class Listing(Table):
     """A table whose names give way where a line is full, and whose numbers never do."""
 
     def __init__(self, title: str | None) -> None:
-        super().__init__(
-            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False
-        )
+        super().__init__(box=None, pad_edge=False)
+        self._heading = title
         self._names: set[int] = set()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._heading is not None:  # as wide as the line, not as the table
+            yield Text.from_markup(self._heading, style="bold", emoji=False)
+        yield from super().__rich_console__(console, options)
 
     def add(self, column: str) -> None:
         """A column, by its name and what that starts with; see `table`."""

@@ -21,7 +21,7 @@ from rich.table import Table
 from skimage import data
 
 from featcache.rounding import digits
-from featcache_cli.rendering import Ending, table
+from featcache_cli.rendering import Ending, show, table
 
 LIGHT = ("--weights", "random", "--image-size", "32")
 NAMES = ("timm/test_resnet", "timm/test_efficientnet")
@@ -194,3 +194,12 @@ def test_an_ending_is_never_wider_than_its_room(text: str, width: int) -> None:
     assert text.rstrip().endswith(shown.removeprefix("…"))
     if math.isclose(cell_len(text), 0):
         assert not shown
+
+
+def test_a_title_is_not_broken_by_a_narrow_table(capsys: pytest.CaptureFixture[str]) -> None:
+    listing = table(">n", title="\naccuracy by number of training pictures (* highest)")
+    listing.add_row("64")
+    show(listing)
+    title, header, row = capsys.readouterr().out.strip("\n").splitlines()
+    assert title.strip() == "accuracy by number of training pictures (* highest)"
+    assert (header.split(), row.split()) == (["n"], ["64"])
