@@ -8,7 +8,7 @@ ROOT   := $(CURDIR)
 SOURCES := $(shell find featcache cli -name '*.py' -o -path '*/templates/*' -type f -o -path '*/serve/page/*' -type f) featcache/py.typed README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser test-gpu lint types contracts format reference bench \
+.PHONY: help setup demo test test-slow test-browser test-gpu lint types contracts format reference walk bench \
   bench-heads bench-coverage bench-decoding bench-extract bench-together bench-unfreeze clean faults \
   faults-tests
 
@@ -112,6 +112,9 @@ bench-extract: $(VENV)/.wheel                         ## extraction beside the u
 
 reference: $(VENV)/.wheel                             ## docs/commands.md, docs/python.md from the code
 	$(BIN)/python docs/reference.py
+
+walk: $(VENV)/.wheel                                  ## docs/walk.md and its pictures, recorded again
+	$(BIN)/python docs/recording.py
 
 format: $(VENV)/.wheel                                ## let ruff format and mend
 	$(BIN)/ruff check --fix .
