@@ -12,7 +12,7 @@ from featcache.errors import ProbeError, StoreError
 from featcache.report.contents import STEPS, Limits, page_of
 from featcache.report.pages import render
 from featcache.results import ProbeResult, ReportResult
-from featcache.store.files import make_folder, write_durably
+from featcache.store.files import make_folder, naming, write_durably
 
 _START = b"<!doctype html>"
 """Of every page."""
@@ -82,11 +82,8 @@ def _refuse_in_the_way(path: Path) -> None:
         raise StoreError(f"{path}: is a folder; name the file, such as {path / 'report.html'}")
     if not path.exists():
         return
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_START))
-    except OSError as error:
-        raise StoreError(f"{path}: is there and cannot be read ({error.strerror})") from error
+    with naming(path), path.open("rb") as file:
+        start = file.read(len(_START))
     if start and start.lower() != _START:
         raise StoreError(f"{path}: is there and is no page; give another name, or remove it")
 
