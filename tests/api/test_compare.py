@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 from scipy.stats import binomtest
 
 from featcache import api
-from featcache.errors import ClassifierError, ProbeError
+from featcache.api import comparing
+from featcache.errors import CacheMismatchError, ClassifierError, ProbeError
 from featcache.results import CompareResult
 from featcache.store.cache import Cache
 from featcache.store.findings import read_findings
@@ -221,12 +223,23 @@ def test_what_makes_no_comparison_is_refused(caches: tuple[str, str]) -> None:
         api.compare(caches[0], caches[1], caches[0])
     with pytest.raises(ProbeError, match="head 'ridge': compare by softmax or logistic"):
         api.compare(*caches, head="ridge")
-    with pytest.raises(ProbeError, match="depth -1"):
+    with pytest.raises(ProbeError, match="depth -1: give 0, the head alone, or more"):
         api.compare(*caches, depth=-1)
     request = api.CompareRequest(caches, **FAST)
     with pytest.raises(TypeError, match=r"dataclasses\.replace"):
         api.compare(request, depth=1)
     assert api.compare(request).n == 117
+
+
+def test_a_cache_that_changed_meanwhile_is_named() -> None:
+    rows = np.zeros((2, 32), np.uint8)
+    found: list[Any] = [
+        SimpleNamespace(cache=SimpleNamespace(folder=name), judged=SimpleNamespace(hashes=hashes))
+        for name, hashes in (("a", rows), ("b", rows), ("c", rows + np.uint8(1)))
+    ]
+    comparing._refuse_other_rows(found[:2])
+    with pytest.raises(CacheMismatchError, match="c: other pictures were held out than in a; a"):
+        comparing._refuse_other_rows(found)
 
 
 def test_code_is_not_run_unless_it_is_vouched_for(

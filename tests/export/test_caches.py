@@ -326,3 +326,13 @@ def test_parquet_without_pyarrow_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'featcache\[parquet\]'"):
         fc.export_cache(cache, tmp_path / "x.parquet")
+
+
+def test_a_cache_without_features_is_named(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = staticmethod(lambda hashes: np.ones(len(hashes), np.bool_))
+    monkeypatch.setattr("featcache.store.cache.StreamReader.is_skipped", nothing)
+    with pytest.raises(ExportError, match="drinks: no picture of it has features; extract again"):
+        fc.export_cache(cache, tmp_path / "x.npz")
+    assert not list(tmp_path.iterdir())

@@ -110,7 +110,11 @@ def test_balanced_ridge_lifts_the_rare_class(rows_of: Any, pixels: Any) -> None:
     ("head", "spec", "says"),
     [
         ("forest", {}, "give ridge or knn"),
-        ("ridge", {"standardize": True}, "'ridge' does not know --standardize"),
+        (
+            "ridge",
+            {"standardize": True},
+            "head 'ridge' does not know --standardize; leave it out, or use softmax",
+        ),
         ("knn", {"balanced": True}, "'knn' does not know --class-weight"),
         ("knn", {"smoothing": 0.1}, "'knn' does not know --label-smoothing"),
     ],

@@ -162,13 +162,13 @@ def test_what_cannot_be_reported(
         write_report(tmp_path / "nothing", tmp_path / "a.html")
     with pytest.raises(ProbeError, match="was not kept"):
         write_report(replace(probed, result=None), tmp_path / "a.html")
-    with pytest.raises(StoreError, match="is a folder; name the file"):
+    with pytest.raises(StoreError, match="is a folder; name the file, such as"):
         write_report(probed, tmp_path)
     (tmp_path / "mine.fc").write_bytes(b"a classifier")
     with pytest.raises(StoreError, match=r"mine.fc: is there and is no page; give another name"):
         write_report(probed, tmp_path / "mine.fc")
     assert (tmp_path / "mine.fc").read_bytes() == b"a classifier"
-    with pytest.raises(ProbeError, match="points -1"):
+    with pytest.raises(ProbeError, match="mistakes 48, points -1: give at least 0"):
         write_report(probed, tmp_path / "a.html", points=-1)
     assert not (tmp_path / "a.html").exists()
 
