@@ -18,6 +18,8 @@ CHECKOUT = Path(__file__).parent.parent
 README = (CHECKOUT / "README.md").read_text("utf-8")
 RUN = ("README.md", "docs/extracting.md", "docs/probing.md", "docs/unfreezing.md")
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+OUTPUT = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TIMED = re.compile(r"\d s\b|/s\b")  # not the same when the walk is recorded again
 CALLER = "PYTHONPATH=. "  # a network of one's own lies in the folder
 
 
@@ -89,6 +91,15 @@ def test_every_message_that_the_readme_explains_is_one() -> None:
     for message in messages:
         for part in filter(None, re.split(r"\s*\.\.\.\s*", message)):
             assert part in source, f"no error says {part!r}"
+
+
+def test_what_the_readme_shows_was_printed_in_the_walk() -> None:
+    walk = (CHECKOUT / "docs" / "walk.md").read_text("utf-8").splitlines()
+    shown = README.partition("is from [docs/walk.md]")[2].partition("\n## ")[0]
+    lines = [line for text in OUTPUT.findall(shown) for line in text.splitlines()]
+    assert len(lines) > 10
+    missing = [line for line in lines if not TIMED.search(line) and line not in ("...", *walk)]
+    assert not missing, f"docs/walk.md has other lines now; copy them: {missing}"
 
 
 def test_every_page_is_linked_from_the_readme() -> None:
