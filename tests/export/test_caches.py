@@ -324,7 +324,8 @@ def test_parquet_without_pyarrow_says_what_to_install(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'featcache\[parquet\]'"):
+    said = r"needs pyarrow, not installed; run: pip install 'featcache\[parquet\]'"
+    with pytest.raises(MissingExtraError, match=said):
         fc.export_cache(cache, tmp_path / "x.parquet")
 
 
