@@ -34,8 +34,15 @@ exec "{python}" -c \
   'import sys; sys.argv[0] = "featcache"; from featcache_cli.app import main; main()' "$@"
 """
 
-_TIMED = re.compile(r"\d s\b|/s\b|\bengine: |\d{4}\.\d+\.\d+")
-"""What a line has that is not the same in every run: seconds, rates, versions of engines."""
+_TIMED = re.compile(
+    r"\d s\b|/s\b|\bengine: |\btorch\b|\bopenvino\b|\d{4}\.\d+\.\d+|^\s*[\d.]* ?(on)? ?(cpu)?$"
+    r"|differ by |of result "
+)
+"""What a line has that is not the same in every run: seconds, rates, which engine was quickest just
+then, what hangs on the last bits of its features."""
+
+_LONG = re.compile(r"\d\.\d{6,}(?:e-\d+)?")
+"""A number that was not rounded for people."""
 
 _TIMED_TABLE = re.compile(r"^what it costs: .*(?:\n.+)*", re.M)
 """A table with seconds in it."""
@@ -47,8 +54,13 @@ def commands_of(block: str) -> list[str]:
 
 
 def steady(walk: str) -> list[str]:
-    """The lines of a walk that every run has."""
-    return [line for line in _TIMED_TABLE.sub("", walk).splitlines() if not _TIMED.search(line)]
+    """The lines of a walk that every run has, long numbers rounded."""
+    lines = _TIMED_TABLE.sub("", walk).splitlines()
+    return [
+        _LONG.sub(lambda number: f"{float(number[0]):.3f}", line)
+        for line in lines
+        if line.strip() and not _TIMED.search(line)
+    ]
 
 
 @contextmanager
