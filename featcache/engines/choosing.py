@@ -96,7 +96,7 @@ def _quickest(reference: Engine, trial: Trial) -> Choice:
     if not candidates:
         return Choice(reference, f"what runs on {reference.device} here")
     if trial.pictures < FEWEST:
-        return Choice(reference, f"{trial.pictures} pictures are too few for a trial of engines")
+        return Choice(reference, f"a trial of engines needs {FEWEST} pictures")
     pixels = _pixels(trial, reference, *candidates)
     if not len(pixels):
         return Choice(reference, "no picture for a trial of engines")

@@ -62,6 +62,8 @@ def export_classifier(
     """
     started = time.perf_counter()
     place = Path(file)
+    if place.exists() and Path(classifier).exists() and place.samefile(classifier):
+        raise ExportError(f"{place}: is the classifier itself; give another name")
     kind = format_of("classifier", place, format, SUFFIXES)
     if input not in get_args(Input):
         raise ExportError(f"input {input!r}: none of {', '.join(get_args(Input))}")

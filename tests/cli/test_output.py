@@ -49,7 +49,7 @@ def test_extract(invoke: Any, pictures: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "25 pictures in 2 classes: 24 computed, 0 reused, 1 skipped" in result.stdout
     assert "features: penultimate, 96 float32\n" in result.stdout
-    assert "engine: torch on cpu (25 pictures are too few for a trial" in result.stdout
+    assert "engine: torch on cpu (a trial of engines needs 64 pictures" in result.stdout
     assert re.search(r"cat/broken\.jpg +not a picture", result.stdout)
     cache = shlex.quote(str(tmp_path / "my cache"))
     assert f"probe it: featcache probe {cache}" in result.stderr

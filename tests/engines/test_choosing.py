@@ -112,7 +112,7 @@ def test_a_short_job_tries_nothing() -> None:
     torch, other = Fake(*TORCH), Fake("openvino", 0)
     choice = choose("auto", trial(torch, other, pictures=FEWEST - 1))
     assert (choice.engine.name, torch.seen, other.seen) == ("torch", 0, 0)
-    assert choice.why == "63 pictures are too few for a trial of engines"
+    assert choice.why == "a trial of engines needs 64 pictures"
     choice = choose("auto", trial(torch, other, pictures=1000))
     assert (choice.engine.name, other.seen) == ("torch", 0)
     assert choice.why.startswith("about ")

@@ -228,6 +228,13 @@ def test_what_torch_cannot_write_is_named(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_classifier_is_not_written_over_by_its_own_export(saved: Path) -> None:
+    before = saved.read_bytes()
+    with pytest.raises(ExportError, match="is the classifier itself; give another name"):
+        fc.export_classifier(saved, saved, format="onnx", overwrite=True)
+    assert saved.read_bytes() == before
+
+
 def test_half_precision_is_told(variant: Callable[[str], Path], tmp_path: Path) -> None:
     done = fc.export_classifier(variant("half"), tmp_path / "x.pt")
     assert done.warnings == ("measured in bf16; the file computes in fp32",)
