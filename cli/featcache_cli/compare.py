@@ -7,7 +7,21 @@ from typing import Annotated, Any
 import typer
 
 from featcache_cli.compare_rendering import render
-from featcache_cli.probe import WRITES, ClassWeight, bytes_of, draw, drawable, rates_of
+from featcache_cli.probe import (
+    WRITES,
+    AsJson,
+    ClassWeighting,
+    Memory,
+    ProductDevice,
+    Seed,
+    Smoothing,
+    Standardize,
+    Tolerance,
+    Trust,
+    draw,
+    drawable,
+    rates_of,
+)
 from featcache_cli.rendering import progress, said, show_json, warn
 
 PANEL = "Training deeper layers (--depth 1 and more)"
@@ -50,27 +64,11 @@ def compare(
             "0 one hold-out of 30%, unless given.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
-    standardize: Annotated[
-        bool,
-        typer.Option(
-            "--standardize", help="Scale features to unit variance, by training rows only."
-        ),
-    ] = False,
-    tol: Annotated[
-        float,
-        typer.Option(help="Certified relative gap to the optimum that every fit is to reach."),
-    ] = 1e-3,
-    class_weight: Annotated[
-        ClassWeight | None,
-        typer.Option(help="balanced: every class weighs the same, however many pictures it has."),
-    ] = None,
-    label_smoothing: Annotated[
-        float,
-        typer.Option(
-            min=0.0, max=0.99, help="Share of every target that is given to all classes alike."
-        ),
-    ] = 0.0,
+    seed: Seed = 0,
+    standardize: Standardize = False,
+    tol: Tolerance = 1e-3,
+    class_weight: ClassWeighting = None,
+    label_smoothing: Smoothing = 0.0,
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -94,13 +92,8 @@ def compare(
             rich_help_panel=PANEL,
         ),
     ] = 1,
-    memory: Annotated[
-        Any,
-        typer.Option(
-            parser=bytes_of, metavar="BYTES", help="For the solver to stay within, about."
-        ),
-    ] = "2GiB",
-    device: Annotated[str, typer.Option(help="Of the solver's products: cpu or cuda.")] = "cpu",
+    memory: Memory = "2GiB",
+    device: ProductDevice = "cpu",
     backbone: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,9 +102,7 @@ def compare(
             "given for each.",
         ),
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Do not hash the cached features before reading them.")
-    ] = False,
+    trust: Trust = False,
     plot: Annotated[
         Any,
         typer.Option(
@@ -120,7 +111,7 @@ def compare(
             help="Draw accuracy by backbone into a PNG, PDF or SVG.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare backbones on the same pictures, and say which is the cheapest that is enough.
 

@@ -127,6 +127,37 @@ def views_of(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
+# Options that `compare` has too.
+Seed = Annotated[int, typer.Option(help="Of the folds.")]
+Standardize = Annotated[
+    bool,
+    typer.Option("--standardize", help="Scale features to unit variance, by training rows only."),
+]
+Tolerance = Annotated[
+    float,
+    typer.Option(help="Certified relative gap to the optimum that every fit is to reach."),
+]
+ClassWeighting = Annotated[
+    ClassWeight | None,
+    typer.Option(help="balanced: every class weighs the same, however many pictures it has."),
+]
+Smoothing = Annotated[
+    float,
+    typer.Option(
+        min=0.0, max=0.99, help="Share of every target that is given to all classes alike."
+    ),
+]
+Memory = Annotated[
+    Any,
+    typer.Option(parser=bytes_of, metavar="BYTES", help="For the solver to stay within, about."),
+]
+ProductDevice = Annotated[str, typer.Option(help="Of the solver's products: cpu or cuda.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Do not hash the cached features before reading them.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
 def probe(
     cache: Annotated[
         Path, typer.Argument(metavar="CACHE", help="A cache that `featcache extract` made.")
@@ -344,34 +375,13 @@ def probe(
             "hold-out of 30%, unless given.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
-    standardize: Annotated[
-        bool,
-        typer.Option(
-            "--standardize", help="Scale features to unit variance, by training rows only."
-        ),
-    ] = False,
-    tol: Annotated[
-        float,
-        typer.Option(help="Certified relative gap to the optimum that every fit is to reach."),
-    ] = 1e-3,
-    class_weight: Annotated[
-        ClassWeight | None,
-        typer.Option(help="balanced: every class weighs the same, however many pictures it has."),
-    ] = None,
-    label_smoothing: Annotated[
-        float,
-        typer.Option(
-            min=0.0, max=0.99, help="Share of every target that is given to all classes alike."
-        ),
-    ] = 0.0,
-    memory: Annotated[
-        Any,
-        typer.Option(
-            parser=bytes_of, metavar="BYTES", help="For the solver to stay within, about."
-        ),
-    ] = "2GiB",
-    device: Annotated[str, typer.Option(help="Of the solver's products: cpu or cuda.")] = "cpu",
+    seed: Seed = 0,
+    standardize: Standardize = False,
+    tol: Tolerance = 1e-3,
+    class_weight: ClassWeighting = None,
+    label_smoothing: Smoothing = 0.0,
+    memory: Memory = "2GiB",
+    device: ProductDevice = "cpu",
     save: Annotated[
         Path | None,
         typer.Option(help="Save the classifier, checked from pixels first, as FILE.fc."),
@@ -385,9 +395,7 @@ def probe(
             help="package.module:factory, to vouch for the code of a network of your own."
         ),
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Do not hash the cached features before reading them.")
-    ] = False,
+    trust: Trust = False,
     init_from_source: Annotated[
         list[Any] | None,
         typer.Option(
@@ -406,7 +414,7 @@ def probe(
             help="Draw the path (and shots, cuts) into this PNG, PDF or SVG.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fit classifiers on cached features, and say honestly how good they are.
 
