@@ -14,9 +14,7 @@ import numpy.typing as npt
 
 from featcache.api.requests import PathLike
 from featcache.errors import CacheIncompleteError, CacheMissingError, ProbeError
-from featcache.evaluation.splits import join_groups
 from featcache.naming import shown
-from featcache.probing.views import ViewChoice, choose_views
 from featcache.recipe import PENULTIMATE, Pooling
 from featcache.results import ExtractResult, FeatureInfo
 from featcache.results.looking import Shown, cell, listed
@@ -112,6 +110,8 @@ class FeatureCache(Shown, os.PathLike[str]):
         plain, hashes = opened.stream(cut, pooling=pooling), opened.index.hashes[rows]
         if views == 1:
             return rows_of(Located.of(self._kept(plain), hashes))
+        from featcache.probing.views import ViewChoice, choose_views  # scikit-learn takes a second
+
         stream = plain.entry.stream
         others = choose_views(opened, stream, ViewChoice(views, augment, augment_seed))
         self._refuse_judged(rows, bool(others))
@@ -160,6 +160,8 @@ class FeatureCache(Shown, os.PathLike[str]):
 
         They are of one group, or the same byte for byte: what `GroupKFold` takes as `groups`.
         """
+        from featcache.evaluation.splits import join_groups  # scikit-learn, as above
+
         index, rows = self._opened.index, self._rows(split)
         return join_groups(index.groups[rows], index.hashes[rows])
 

@@ -84,7 +84,8 @@ class TorchEngine:
         own = (
             stem if device.type == "cpu" else copy.deepcopy(stem)
         )  # the caller's stays where it is
-        placed: torch.nn.Module = own.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+        self._layout = _layout(device, precision)
+        placed: torch.nn.Module = own.to(device).to(memory_format=self._layout)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
         self._stem = self._ready(placed)
         self._scale = means_and_deviations(preprocessing, device) if preprocessing else None
         self._settings = contextlib.ExitStack()
@@ -179,7 +180,9 @@ class TorchEngine:
 
     def _prepared(self, batch: torch.Tensor) -> torch.Tensor:
         """What the stem takes: normalised pixels, or activations as they are."""
-        return batch.float() if self._scale is None else normalised(batch, *self._scale)
+        if self._scale is None:
+            return batch.float()
+        return normalised(batch, *self._scale).contiguous(memory_format=self._layout)
 
 
 class CompiledEngine(TorchEngine):
@@ -203,6 +206,14 @@ class CompiledEngine(TorchEngine):
                 ) from error
 
         return run
+
+
+def _layout(device: torch.device, precision: Precision) -> torch.memory_format:
+    """Channels last, but for float32 on CUDA: on an H100 that took seconds longer to begin with
+    depthwise convolutions, and a sixth longer a batch of ResNet-50.
+    """
+    first = device.type == "cuda" and precision == "fp32"
+    return torch.contiguous_format if first else torch.channels_last
 
 
 def _refuse_precision(precision: Precision, device: torch.device) -> None:

@@ -72,7 +72,9 @@ class Workers(Generic[Item, Loaded]):
 
     def __exit__(self, *exception: object) -> None:
         for worker in self._started:
-            worker.stop()
+            worker.kill()
+        for worker in self._started:
+            worker.close()
 
     def load(self, items: Sequence[Item]) -> list[Loaded]:
         """What is made of each item, by a worker if one is idle. Called from several threads."""
@@ -126,9 +128,12 @@ class _Worker:
         self._send(pickle.dumps(items))
         return self._receive()
 
-    def stop(self) -> None:
+    def kill(self) -> None:
         """End it, whatever it does; it has nothing to lose."""
         self._process.kill()
+
+    def close(self) -> None:
+        """Wait for its end, and let go of the pipes."""
         self._process.wait()
         self._welcome.join()  # its read ends with the process; nobody else reads any more
         for pipe in (self._process.stdin, self._process.stdout):

@@ -56,6 +56,13 @@ def test_importing_is_quick() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_extracting_imports_no_more_than_it_needs() -> None:
+    """Scikit-learn, with scipy and pandas, would take a second of every start."""
+    code = "import sys, featcache; featcache.extract; print({'scipy', 'sklearn', 'pandas'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_a_request_says_the_same_as_its_fields(
     folders: Path, light: dict[str, Any], tmp_path: Path
 ) -> None:
