@@ -209,8 +209,10 @@ class CompiledEngine(TorchEngine):
 
 
 def _layout(device: torch.device, precision: Precision) -> torch.memory_format:
-    """Channels last, but for float32 on CUDA: on an H100 that took seconds longer to begin with
-    depthwise convolutions, and a sixth longer a batch of ResNet-50.
+    """Channels last, but for float32 on CUDA.
+
+    There, on an H100, channels last took seconds longer to begin with depthwise convolutions, and a
+    sixth longer for each batch of ResNet-50.
     """
     first = device.type == "cuda" and precision == "fp32"
     return torch.contiguous_format if first else torch.channels_last

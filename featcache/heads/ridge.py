@@ -43,6 +43,7 @@ PRESS; Golub, Heath, Wahba, Technometrics 1979). Nothing is fitted again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,8 +73,8 @@ class RidgeProblem:
         groups: (n,) ids; training rows of one group are left out together. None: each row alone.
         weights: (n,) weights >= 0 in the loss; None: 1. A row of weight 0 is no training row.
         memory: bytes that row blocks may take, and as many again for what is kept of them from
-            one C to the next. A few square matrices of order min(n, D) and arrays (n, K) come on
-            top; nothing else grows with n.
+            one C to the next. A few square matrices of order min(n, D) come on top, and held-out
+            scores (n, K) where they are asked for; nothing else grows with n x D or n x K.
         device: where the products are made: "cpu" or "cuda" (float64, which "mps" does not have).
     """
 
@@ -95,7 +96,7 @@ class RidgeProblem:
     @property
     def block(self) -> int:
         """How many rows are read at a time."""
-        return max(1, self.memory // (_COPIES * self.features.shape[1]))
+        return max(1, self.memory // (_COPIES * max(self.features.shape[1], self.targets.shape[1])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +168,14 @@ class RidgePath:
         others = np.setdiff1d(np.arange(len(scores)), rows.index)
         if len(others):
             self._score(others, self.fit(at), scores)
-        e = self._form.residuals(1 / float(problem.grid[at]))
-        t, unsound = torch.empty_like(e), list[np.ndarray]()
+        residuals = self._form.residuals(1 / float(problem.grid[at]))
+        unsound = list[np.ndarray]()
         for number, batch in enumerate(self._batches):
-            t[batch], sound = self._form.leave_out(at, number, e[batch])
+            e = residuals(batch.ravel()).view(*batch.shape, -1)
+            t, sound = self._form.leave_out(at, number, e)
+            left_out, index = (t / rows.root[batch]).cpu().numpy(), rows.index[batch.numpy()]
+            scores[index] = problem.targets[index] - left_out
             unsound += list(batch[~sound.cpu()].numpy())
-        scores[rows.index] = problem.targets[rows.index] - (t / rows.root).cpu().numpy()
         for positions in unsound:
             group = rows.index[positions]
             self._score(group, self._without(group, at), scores)
@@ -198,7 +201,6 @@ class _Rows:
         root: (m, 1) roots of the weights.
         share: (m, 1) u.
         target_mean: (K,) y0.
-        targets: (m, K) T.
         alphas: (G,) 1/C.
     """
 
@@ -207,12 +209,21 @@ class _Rows:
         self.every = torch.arange(len(self.index))
         every = np.ones(len(problem.features)) if problem.weights is None else problem.weights
         weights = self._tensor(every[self.index])
-        Y = self._tensor(problem.targets[self.index])
         self.root = weights.sqrt()[:, None]
         self.share = (weights / weights.sum()).sqrt()[:, None]
-        self.target_mean = weights @ Y / weights.sum()
-        self.targets = self.root * (Y - self.target_mean)
+        self.target_mean = weights.new_zeros(problem.targets.shape[1])
+        for block in self.every.split(problem.block):
+            self.target_mean += weights[block] @ self._given(block)
+        self.target_mean /= weights.sum()
         self.alphas = 1 / self._tensor(problem.grid)
+
+    def targets(self, positions: Tensor) -> Tensor:
+        """Rows of T: (p, K)."""
+        return self._given(positions).sub_(self.target_mean).mul_(self.root[positions])
+
+    def _given(self, positions: Tensor) -> Tensor:
+        """Rows of Y: (p, K)."""
+        return self._tensor(self.problem.targets[self.index[positions.numpy()]])
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array.astype(np.float64)).to(self.problem.device)
@@ -255,15 +266,19 @@ class _Primal:
         values, vectors = torch.linalg.eigh(gram)
         kept = _resolved(values)
         self._values, self._basis = values[kept], vectors[:, kept]  # (R,), (D, R)
-        self._moment = self._basis.T @ self._gather(rows.every, rows.targets)  # (R, K)
+        moment = self.mean.new_zeros(len(self.mean), len(rows.target_mean))
+        for block in blocks:
+            moment.addmm_(self._weighted(block).T, rows.targets(block))
+        self._moment = self._basis.T @ moment  # (R, K)
 
     def coef(self, alpha: float) -> Tensor:
         """W (K, D)."""
         return (self._basis @ (self._moment / (self._values + alpha)[:, None])).T
 
-    def residuals(self, alpha: float) -> Tensor:
-        """The residuals e (m, K)."""
-        return self._rows.targets - self._spread(self._rows.every, self.coef(alpha).T)
+    def residuals(self, alpha: float) -> Callable[[Tensor], Tensor]:
+        """What gives the residuals e (p, K) of p training rows."""
+        W = self.coef(alpha).T
+        return lambda positions: self._rows.targets(positions) - self._spread(positions, W)
 
     def leave_out(self, at: int, number: int, e: Tensor) -> tuple[Tensor, Tensor]:
         """Of a batch of N groups of p rows: t (N, p, K), and (N,) bool, which of them are sound."""
@@ -358,7 +373,7 @@ class _Dual:
         values, vectors = torch.linalg.eigh(gram.addmm_(u, u.T, alpha=lift))
         self._values = (values * _resolved(values))[:-1]  # (R,) with R = m - 1
         self._vectors = vectors[:, :-1]  # (m, R)
-        self._moment = self._vectors.T @ rows.targets  # (R, K)
+        self._moment = self._vectors.T @ rows.targets(rows.every)  # (R, K)
 
     def coef(self, alpha: float) -> Tensor:
         """W (K, D)."""
@@ -367,9 +382,14 @@ class _Dual:
         blocks = self._rows.column_blocks()
         return torch.cat([duals.T @ self._weighted(columns) for columns in blocks], dim=1)
 
-    def residuals(self, alpha: float) -> Tensor:
-        """The residuals e (m, K)."""
-        return self._vectors @ (self._shrunk(alpha)[:, None] * self._moment)
+    def residuals(self, alpha: float) -> Callable[[Tensor], Tensor]:
+        """What gives the residuals e (p, K) of p training rows."""
+        M = self._shrunk(alpha)[:, None] * self._moment
+
+        def of(positions: Tensor) -> Tensor:
+            return self._vectors[positions] @ M
+
+        return of
 
     def leave_out(self, at: int, number: int, e: Tensor) -> tuple[Tensor, Tensor]:
         """Of a batch of N groups of p rows: t (N, p, K), and (N,) bool, which of them are sound."""

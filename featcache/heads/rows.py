@@ -21,7 +21,7 @@ from torch import Tensor
 
 from featcache.heads.design import Design
 
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 4 << 20
 """Of one (B, K, rows) float64 temporary."""
 
 

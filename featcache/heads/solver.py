@@ -21,6 +21,7 @@ from featcache.heads.columns import Columns
 from featcache.heads.design import Design
 from featcache.heads.linear import CERTAIN_LOGIT, LinearHead, Loss
 from featcache.heads.objective import Targets, kernel_of
+from featcache.heads.quasi_newton import pairs_for
 from featcache.heads.rows import DenseRows, Rows, StreamedRows, blocks
 from featcache.heads.walk import Solved, walk
 
@@ -30,9 +31,9 @@ _SHARED_FROM = 0.5
 _READ = 16384
 """Rows checked at a time."""
 
-_ARRAYS, _VECTORS = 8, 24
-"""Arrays of the size of the logits, and of the size of the weights (a remembered pair counts as
-one), that a walk holds at its fullest."""
+_ARRAYS, _VECTORS = 8, 16
+"""Arrays of the size of the logits, and of the size of the weights beside the remembered pairs (of
+which each counts as one), that a walk holds at its fullest."""
 
 
 class FitStatus(enum.Enum):
@@ -237,7 +238,8 @@ class _Group:
             return
         width, n = self._rows.width, len(self._rows)
         columns = max(len(self._columns[fold].spread) for fold in folds)
-        each = columns * (self._rows.logit_dtype.itemsize * n * _ARRAYS + 8 * width * _VECTORS)
+        vectors = _VECTORS + pairs_for(self._problem.tolerance)
+        each = columns * (self._rows.logit_dtype.itemsize * n * _ARRAYS + 8 * width * vectors)
         free = self._problem.memory - (8 * n * width if self._rows.exact else 0)
         count = max(1, int(free // each))
         for first in range(0, len(folds), count):

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from featcache.heads.batch import Batch, Evaluation
 from featcache.heads.certificate import Travel, bounds
-from featcache.heads.quasi_newton import CurvaturePairs
+from featcache.heads.quasi_newton import CurvaturePairs, pairs_for
 
 _FLAT_ENOUGH = 0.25
 """A rate is taken where the slope is this share of what it was."""
@@ -37,11 +37,11 @@ _FLAT_ENOUGH = 0.25
 _TRIALS = 12
 """Rates tried along one direction."""
 
-_BALANCINGS = 8
+_BALANCINGS = 12
 """Newton steps, at most, that solve the bias after a step of the weights."""
 
-_MANY_CLASSES, _NEAR = 128, 0.3
-"""The Hessian of more classes is kept where the imbalance was no larger than this."""
+_MANY_CLASSES, _SLOW = 128, 0.5
+"""The Hessian of more classes is kept while a step leaves no more than this of the imbalance."""
 
 _IMBALANCE = 0.01
 """Share of the tolerance that an unsolved bias may take of a certificate, about."""
@@ -110,7 +110,8 @@ class _Walkers:
             self._Z += batch.offset
         self._travel = self._straight(self._W)
         self._at = batch.evaluate(self._Z)
-        self._pairs = CurvaturePairs()
+        self._pairs = CurvaturePairs(pairs_for(tolerance))
+        self._bending: Tensor | None = None  # a Hessian (B, K, K) in the bias that is kept
         self._last = self._W.clone()  # the solution before this C
         # a view of no column would hold all of them
         self._last_Z = self._Z.clone() if batch.rows.exact else self._Z[..., :0].clone()
@@ -153,18 +154,12 @@ class _Walkers:
         self._look_closely()
         value, lower = bounds(self._batch, self._W, self._Z, self._at, strength, self._travel)
         done = (value - lower <= self._tolerance * value) | given_up
+        state = (self._ids, self._solved, value, lower, self._ticks, self._seconds, done)
+        each = zip(*(numbers.tolist() for numbers in state), strict=True)
         solved = [
-            Solved(
-                problem=int(self._ids[i]),
-                position=int(self._solved[i]),
-                W=self._W[i].clone(),
-                logits=self._Z[i],
-                objective=float(value[i]),
-                lower=float(lower[i]),
-                ticks=int(self._ticks[i]),
-                seconds=float(self._seconds[i]),
-            )
-            for i in torch.nonzero(done)[:, 0].tolist()
+            Solved(own, position, self._W[i].clone(), self._Z[i], objective, low, ticks, seconds)
+            for i, (own, position, objective, low, ticks, seconds, is_done) in enumerate(each)
+            if is_done
         ]
         self._gate = _GATE if solved else self._gate / 2
         self._seconds += (time.perf_counter() - started) / len(self)
@@ -210,6 +205,7 @@ class _Walkers:
     def _keep(self, problems: Tensor) -> None:
         self._batch = self._batch.keep(problems)
         self._pairs.keep(problems)
+        self._bending = None if self._bending is None else self._bending[problems]
         self._at = Evaluation(*(getattr(self._at, f.name)[problems] for f in fields(self._at)))
         self._travel = self._travel.of_problems(problems)
         self._last_travel = self._last_travel.of_problems(problems)
@@ -244,28 +240,31 @@ class _Walkers:
 
         With an imbalance t (`certificate`) G is off by about t XY, and the bound by its square over
         2 lambda. Newton squares the imbalance, so the last step need not be looked at. Of many
-        classes the Hessian is kept for a few steps: each then multiplies the imbalance by about
-        what it was where the Hessian is from.
+        classes the Hessian costs more than all else of a step, and is kept, from one step of the
+        weights to the next too: the imbalance then falls by about as much as it did before.
         """
         shares = self._batch.targets_sum[..., -1]
         lengths = self._batch.targets_sum[..., :-1].flatten(1).norm(dim=1)
         value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2))
         allowed = (_IMBALANCE * self._tolerance * strength * value).sqrt() / lengths
-        hessian, origin = None, torch.full_like(value, torch.inf)
+        keeps = self._batch.classes > _MANY_CLASSES
+        hessian, before = self._bending, torch.full_like(value, torch.inf)
         for _ in range(_BALANCINGS):
             kept = hessian is not None
             gradient, hessian = self._batch.balance(self._Z, hessian)
             imbalance = torch.where(shares > 0, gradient.abs() / shares, 0.0).amax(dim=1)
-            origin = origin if kept else imbalance
+            left = imbalance / before if kept and bool(before.isfinite().all()) else imbalance
             change = _newton(gradient, hessian).masked_fill_(self._lacking, 0.0)
             largest = change.abs().amax(dim=1)
-            change /= (1 + largest)[:, None]  # far off, where a whole step might overshoot
+            change /= largest.clamp(min=1)[:, None]  # far off a whole step might overshoot
             self._W[..., -1] += change
             self._Z += change[..., None].to(self._Z.dtype)
             self._travel.bias.add_(largest)
-            if not bool((imbalance * origin > allowed).any()):
+            self._bending = hessian if keeps else None
+            if not bool((imbalance * left > allowed).any()):
                 return
-            if self._batch.classes <= _MANY_CLASSES or bool((origin > _NEAR).any()):
+            before = imbalance
+            if not keeps or (kept and bool((left > _SLOW).any())):
                 hessian = None
 
     def _refresh(self) -> None:
@@ -357,21 +356,31 @@ class _Walkers:
         d, w = step.D[..., :-1].flatten(1), self._W[..., :-1].flatten(1)
         tilt, bend = strength * (w * d).sum(dim=1), strength * d.square().sum(dim=1)
         at_zero = (self._at.gradient * step.D).sum(dim=(1, 2)) + tilt
-        rate, low = torch.ones_like(tilt), torch.zeros_like(tilt)
-        high, going = torch.full_like(tilt, torch.inf), torch.ones_like(tilt, dtype=torch.bool)
+        rate, low, high = (
+            torch.ones_like(tilt),
+            torch.zeros_like(tilt),
+            torch.full_like(tilt, torch.inf),
+        )
+        batch, Z, change = self._batch, self._Z, step.change
+        ids = torch.arange(len(tilt), device=tilt.device)  # whose rate is still to be found
         for _ in range(_TRIALS):
-            slopes, curvatures = self._batch.along(self._Z, [step.change], rate[:, None])
-            slope, curvature = slopes[:, 0] + tilt + rate * bend, curvatures[:, 0, 0] + bend
-            going = slope.abs() > _FLAT_ENOUGH * at_zero.abs()
-            if not bool(going.any()):
+            now = rate[ids]
+            slopes, curvatures = batch.along(Z, [change], now[:, None])
+            slope = slopes[:, 0] + tilt[ids] + now * bend[ids]
+            newton = now - slope / (curvatures[:, 0, 0] + bend[ids])
+            left = torch.nonzero(slope.abs() > _FLAT_ENOUGH * at_zero[ids].abs())[:, 0]
+            if not len(left):
                 return rate
-            low = torch.where(slope < 0, rate, low)
-            high = torch.where(slope > 0, rate, high)
-            newton = rate - slope / curvature
-            halfway = torch.where(high.isinf(), 4 * rate, (low + high) / 2)
-            inside = (newton > low) & (newton < high) & (newton < 10 * rate)
-            rate = torch.where(going, torch.where(inside, newton, halfway), rate)
-        return torch.where(going, low, rate)
+            if len(left) < len(ids):
+                batch, Z, change = batch.keep(left), Z[left], change[left]
+                ids, now, slope, newton = ids[left], now[left], slope[left], newton[left]
+            least = low[ids] = torch.where(slope < 0, now, low[ids])
+            most = high[ids] = torch.where(slope > 0, now, high[ids])
+            halfway = torch.where(most.isinf(), 4 * now, (least + most) / 2)
+            inside = (newton > least) & (newton < most) & (newton < 10 * now)
+            rate[ids] = torch.where(inside, newton, halfway)
+        rate[ids] = low[ids]
+        return rate
 
 
 @dataclass(frozen=True, eq=False)
