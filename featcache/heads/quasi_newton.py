@@ -30,7 +30,7 @@ def pairs_for(tolerance: float) -> int:
     """How many pairs to remember on the way to a relative gap.
 
     A path at 1e-3 takes a step or two at each C, and older pairs are of solutions that are far by
-    then: 6 need as few steps as more. At 1e-6 15 need a fifth to a third fewer than 8.
+    then: 6 need as few steps as more. At 1e-6 15 need a fifth to a quarter fewer than 8.
     """
     digits = -math.log10(max(tolerance, 1e-300))
     return min(max(round(_MORE_A_DIGIT * (digits - 1)), _FEWEST), _MOST)
