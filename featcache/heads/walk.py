@@ -248,12 +248,14 @@ class _Walkers:
         value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2))
         allowed = (_IMBALANCE * self._tolerance * strength * value).sqrt() / lengths
         keeps = self._batch.classes > _MANY_CLASSES
-        hessian, before = self._bending, torch.full_like(value, torch.inf)
+        hessian, before = self._bending, None
         for _ in range(_BALANCINGS):
             kept = hessian is not None
             gradient, hessian = self._batch.balance(self._Z, hessian)
             imbalance = torch.where(shares > 0, gradient.abs() / shares, 0.0).amax(dim=1)
-            left = imbalance / before if kept and bool(before.isfinite().all()) else imbalance
+            left = imbalance  # of it, after a step with the Hessian of this very point
+            if kept:
+                left = torch.ones_like(imbalance) if before is None else imbalance / before
             change = _newton(gradient, hessian).masked_fill_(self._lacking, 0.0)
             largest = change.abs().amax(dim=1)
             change /= largest.clamp(min=1)[:, None]  # far off a whole step might overshoot
@@ -263,9 +265,10 @@ class _Walkers:
             self._bending = hessian if keeps else None
             if not bool((imbalance * left > allowed).any()):
                 return
-            before = imbalance
-            if not keeps or (kept and bool((left > _SLOW).any())):
+            slow = kept and before is not None and bool((left > _SLOW).any())
+            if slow or not keeps:
                 hessian = None
+            before = imbalance
 
     def _refresh(self) -> None:
         """Multiply out again where logits were added up for long: their rounding adds up too."""
