@@ -43,7 +43,7 @@ PRESS; Golub, Heath, Wahba, Technometrics 1979). Nothing is fitted again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -266,9 +266,7 @@ class _Primal:
         values, vectors = torch.linalg.eigh(gram)
         kept = _resolved(values)
         self._values, self._basis = values[kept], vectors[:, kept]  # (R,), (D, R)
-        moment = self.mean.new_zeros(len(self.mean), len(rows.target_mean))
-        for block in blocks:
-            moment.addmm_(self._weighted(block).T, rows.targets(block))
+        moment = self._gather(rows.every, map(rows.targets, blocks))
         self._moment = self._basis.T @ moment  # (R, K)
 
     def coef(self, alpha: float) -> Tensor:
@@ -293,7 +291,8 @@ class _Primal:
         u = self._rows.share[positions]
         root = torch.rsqrt(self._values + self._rows.alphas[at])
         d = torch.cat([root, root.new_ones(1)])[:, None]
-        Be = d * torch.cat([self._basis.T @ self._gather(positions, e[0]), u.T @ e[0]])
+        gathered = self._gather(positions, e[0].split(self._rows.problem.block))
+        Be = d * torch.cat([self._basis.T @ gathered, u.T @ e[0]])
         system = torch.eye(len(d)).to(inner) - d * inner * d.T  # (R + 1, R + 1): I - B'B
         solved, sound = _solve(system[None], Be[None], torch.ones_like(d.T))
         c = d * solved[0]  # (R + 1, K)
@@ -338,11 +337,11 @@ class _Primal:
         """Rows of A, (p, D)."""
         return self._rows.read(positions).sub_(self.mean).mul_(self._rows.root[positions])
 
-    def _gather(self, positions: Tensor, F: Tensor) -> Tensor:
-        """A_p'F (D, K)."""
-        total = self.mean.new_zeros(len(self.mean), F.shape[1])
-        size = self._rows.problem.block
-        for block, part in zip(positions.split(size), F.split(size), strict=True):
+    def _gather(self, positions: Tensor, parts: Iterable[Tensor]) -> Tensor:
+        """A_p'F (D, K), F (p, K) given block by block."""
+        total = self.mean.new_zeros(len(self.mean), len(self._rows.target_mean))
+        blocks = positions.split(self._rows.problem.block)
+        for block, part in zip(blocks, parts, strict=True):
             total.addmm_(self._weighted(block).T, part)
         return total
 
