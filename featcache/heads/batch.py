@@ -116,13 +116,13 @@ class Batch:
 
     def evaluate(self, Z: Tensor) -> Evaluation:
         """Loss and gradient at logits (B, K, n), with what a certificate needs of them."""
-        B, K = Z.shape[:2]
+        (B, K), dtype = Z.shape[:2], self.rows.dtype
         loss, residuals, long_residuals = self.weights.new_zeros(3, B)
         spread, columns = self.weights.new_zeros(2, B, K)
         gradient = self.weights.new_zeros(B, K, self.rows.sum_width)
         for rows in self.blocks():
-            a = self.weights[:, rows]
-            at = self.kernel.residuals(Z[..., rows].double(), self.targets.at(rows))
+            a = self.weights[:, rows].to(dtype)
+            at = self.kernel.residuals(Z[..., rows].to(dtype), self.targets.at(rows, dtype))
             loss += torch.where(a > 0, a * at.losses, 0.0).sum(dim=1)
             spread += (at.spread @ a[..., None])[..., 0]
             R = at.R.mul_(a[:, None])
@@ -159,13 +159,13 @@ class Batch:
             changes: d of that shape.
             rates: (B, d): the point is Z + sum_j rates_j changes_j.
         """
-        d, B = len(changes), len(Z)
+        d, B, dtype = len(changes), len(Z), self.rows.dtype
         slopes, curvatures = rates.new_zeros(d, B), rates.new_zeros(d, d, B)
         for rows in self.blocks():
-            a, targets = self.weights[:, rows], self.targets.at(rows)
-            parts = [change[..., rows].double() for change in changes]
-            at = Z[..., rows].double()
-            for part, rate in zip(parts, rates.T, strict=True):
+            a, targets = self.weights[:, rows].to(dtype), self.targets.at(rows, dtype)
+            parts = [change[..., rows].to(dtype) for change in changes]
+            at = Z[..., rows].to(dtype)
+            for part, rate in zip(parts, rates.T.to(dtype), strict=True):
                 at = torch.addcmul(at, part, rate[:, None, None])
             means, covariances = self.kernel.moments(at, parts)
             given = torch.stack([targets.along(part) for part in parts])

@@ -68,11 +68,11 @@ class Targets:
     codes: Tensor | None
     dense: Tensor | None
 
-    def at(self, rows: slice) -> Targets:
+    def at(self, rows: slice, dtype: torch.dtype = torch.float64) -> Targets:
         """Those of some rows."""
         return Targets(
             None if self.codes is None else self.codes[:, rows],
-            None if self.dense is None else self.dense[..., rows].to(torch.float64),
+            None if self.dense is None else self.dense[..., rows].to(dtype),
         )
 
     def of(self, problems: Tensor) -> Targets:

@@ -39,13 +39,23 @@ class Rows(Protocol):
         ...
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of products and of passes over the logits; a certificate needs float64."""
+        ...
+
+    @property
     def logit_dtype(self) -> torch.dtype:
         """What logits are kept in between steps."""
         ...
 
     @property
-    def exact(self) -> bool:
-        """Whether products are float64; a certificate needs those."""
+    def in_memory(self) -> bool:
+        """Whether they are held; where they are not, there is no room for much else either."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """Bytes of them in memory."""
         ...
 
     def __len__(self) -> int: ...
@@ -65,7 +75,7 @@ class Rows(Protocol):
         ...
 
     def exactly(self) -> Rows:
-        """The same rows with float64 products."""
+        """The same rows in float64."""
         ...
 
     def lift(self, W: Tensor) -> Tensor:
@@ -99,20 +109,41 @@ class DenseRows:
     Attributes:
         X: (G, n, R + 1) float64.
         norms, scale: see `Rows`.
+        rounded: X in float32, for steps that need no more; None where they are float64.
     """
 
     X: Tensor
     norms: Tensor
     scale: Tensor
-    logit_dtype: torch.dtype = torch.float64
-    exact: bool = True
+    rounded: Tensor | None = None
+    in_memory: bool = True
 
     @classmethod
-    def of(cls, X: Tensor, trained: Tensor) -> DenseRows:
+    def of(cls, X: Tensor, trained: Tensor, *, rounded: bool = False) -> DenseRows:
         """Take rows X (G, n, R) and their weights (G, n), which sum to 1, for `scale`."""
         augmented = torch.cat([X, X.new_ones((*X.shape[:2], 1))], dim=2)
         scale = torch.einsum("gn,gnr->gr", trained, augmented.square())
-        return cls(augmented, torch.linalg.vector_norm(X, dim=2), scale)
+        norms = torch.linalg.vector_norm(X, dim=2)
+        return cls(augmented, norms, scale, augmented.float() if rounded else None)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Float32 where rounded."""
+        return self._used.dtype
+
+    @property
+    def logit_dtype(self) -> torch.dtype:
+        """The same."""
+        return self.dtype
+
+    @property
+    def held(self) -> int:
+        """Bytes of X, of both dtypes."""
+        return self.X.nbytes + (0 if self.rounded is None else self.rounded.nbytes)
+
+    @property
+    def _used(self) -> Tensor:
+        return self.X if self.rounded is None else self.rounded
 
     def __len__(self) -> int:
         return self.X.shape[1]
@@ -131,29 +162,30 @@ class DenseRows:
         """Those of some problems (indices)."""
         if len(self.X) == 1:
             return self
-        return DenseRows(self.X[problems], self.norms[problems], self.scale[problems])
+        rounded = None if self.rounded is None else self.rounded[problems]
+        return DenseRows(self.X[problems], self.norms[problems], self.scale[problems], rounded)
 
     def exactly(self) -> DenseRows:
-        """Itself."""
-        return self
+        """The same rows in float64."""
+        return self if self.rounded is None else replace(self, rounded=None)
 
     def lift(self, W: Tensor) -> Tensor:
-        """As they are."""
-        return W
+        """As they are, in `dtype`."""
+        return W.to(self.dtype)
 
     def forward(self, lifted: Tensor, rows: slice) -> Tensor:
         """(B, K, m) logits of some rows."""
         if len(self.X) == 1:
-            flat = lifted.reshape(-1, self.width) @ self.X[0, rows].T
+            flat = lifted.reshape(-1, self.width) @ self._used[0, rows].T
             return flat.view(*lifted.shape[:2], -1)
-        return lifted @ self.X[:, rows].transpose(1, 2)
+        return lifted @ self._used[:, rows].transpose(1, 2)
 
     def backward(self, R: Tensor, rows: slice) -> Tensor:
         """(B, K, R + 1) sums over rows of R (B, K, m) times the rows."""
         if len(self.X) == 1:
-            flat = R.reshape(-1, R.shape[2]) @ self.X[0, rows]
+            flat = R.reshape(-1, R.shape[2]) @ self._used[0, rows]
             return flat.view(*R.shape[:2], -1)
-        return R @ self.X[:, rows]
+        return R @ self._used[:, rows]
 
     def settle(self, sums: Tensor) -> Tensor:
         """As they are."""
@@ -169,7 +201,7 @@ class StreamedRows:
         kept: (n,) which of them.
         design: their coordinates.
         norms, scale: see `Rows`.
-        exact: float64 products instead of float32 ones.
+        dtype: of products and passes.
     """
 
     features: np.ndarray
@@ -177,8 +209,14 @@ class StreamedRows:
     design: Design
     norms: Tensor
     scale: Tensor
-    exact: bool = False
+    dtype: torch.dtype = torch.float32
     logit_dtype: torch.dtype = torch.float32
+    in_memory: bool = False
+
+    @property
+    def held(self) -> int:
+        """None."""
+        return 0
 
     @classmethod
     def of(cls, features: np.ndarray, kept: np.ndarray, design: Design) -> StreamedRows:
@@ -210,8 +248,8 @@ class StreamedRows:
         return self
 
     def exactly(self) -> StreamedRows:
-        """The same rows with float64 products."""
-        return replace(self, exact=True)
+        """The same rows in float64; logits stay in float32."""
+        return replace(self, dtype=torch.float64)
 
     def lift(self, W: Tensor) -> Tensor:
         """(B, K, D + 1): for rows that are centred and scaled, but not turned."""
@@ -241,5 +279,4 @@ class StreamedRows:
         return torch.cat([sums[..., :-1] @ basis, sums[..., -1:]], dim=2)
 
     def _block(self, rows: slice) -> Tensor:
-        dtype = torch.float64 if self.exact else torch.float32
-        return self.design.centred(self.features[self.kept[rows]], dtype)
+        return self.design.centred(self.features[self.kept[rows]], self.dtype)

@@ -31,6 +31,14 @@ _SHARED_FROM = 0.5
 _READ = 16384
 """Rows checked at a time."""
 
+_LARGE, _LOOSE, _APART = 1_000_000, 1e-4, 0.5
+"""Steps are in float32, and certificates alone in float64, where rows have more numbers than this,
+the tolerance is no tighter and values of C are so many decades apart: a certificate then costs
+products of its own, which a few steps at each C must save."""
+
+_FLOAT32_RANGE = 1e15
+"""Larger numbers could overflow in float32 sums."""
+
 _ARRAYS, _VECTORS = 8, 16
 """Arrays of the size of the logits, and of the size of the weights beside the remembered pairs (of
 which each counts as one), that a walk holds at its fullest."""
@@ -223,10 +231,14 @@ class _Group:
     def _read(self, kept: np.ndarray, memory: int) -> Rows:
         """Some rows, in memory if they take no more than may be taken."""
         problem = self._problem
-        if 8 * len(kept) * (self._design.width + 1) > memory:
+        size = len(kept) * (self._design.width + 1)
+        if 8 * size > memory:
             return StreamedRows.of(problem.features, kept, self._design)
         X = self._design.turned(problem.features[kept])
-        return DenseRows.of(X[None], X.new_full((1, len(X)), 1 / max(len(X), 1)))
+        weights = X.new_full((1, len(X)), 1 / max(len(X), 1))
+        rounded = problem.tolerance >= _LOOSE and _is_coarse(self._grid)
+        rounded &= _LARGE < size <= memory / 12 and bool(X.abs().max() < _FLOAT32_RANGE)
+        return DenseRows.of(X[None], weights, rounded=rounded)
 
     def _scored(self, folds: list[int]) -> np.ndarray:
         score = self._problem.score
@@ -240,7 +252,7 @@ class _Group:
         columns = max(len(self._columns[fold].spread) for fold in folds)
         vectors = _VECTORS + pairs_for(self._problem.tolerance)
         each = columns * (self._rows.logit_dtype.itemsize * n * _ARRAYS + 8 * width * vectors)
-        free = self._problem.memory - (8 * n * width if self._rows.exact else 0)
+        free = self._problem.memory - self._rows.held
         count = max(1, int(free // each))
         for first in range(0, len(folds), count):
             yield folds[first : first + count]
@@ -427,6 +439,11 @@ def _with_rungs(grid: np.ndarray, easy: float) -> tuple[np.ndarray, dict[int, in
         values.append(value)
         last = max(last, value)
     return np.array(values), asked
+
+
+def _is_coarse(grid: np.ndarray) -> bool:
+    """Whether most values are far from the next, so that a fit takes more than a step or two."""
+    return len(grid) < 2 or bool(np.median(np.diff(np.log10(grid))) >= _APART)
 
 
 def _index(places: np.ndarray) -> Tensor:

@@ -49,13 +49,17 @@ _IMBALANCE = 0.01
 _PATIENCE = 30
 """Ticks at one C without a smaller gap (by a tenth) before a problem gives up."""
 
-_DETOUR, _FINE_DETOUR, _FINE = 1e3, 4.0, 1e-5
-"""Logits are multiplied out again when the way there was this many times the straight one; less
-where the tolerance is below the last."""
-
 _GATE = 1.0
 """A certificate is computed where ||gradient||^2 / (2 lambda) is under this many tolerances, and
 under half as many after each that did not suffice."""
+
+_ROUNDED_PATIENCE, _BLUNT = 10, _GATE / 4
+"""Rows in float32 are given up for float64 ones after so many of those ticks, or where certificates
+did not suffice until the gate is less than this."""
+
+_DETOUR, _FINE_DETOUR, _FINE = 1e3, 4.0, 1e-5
+"""Logits are multiplied out again when the way there was this many times the straight one; less
+where the tolerance is below the last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +118,7 @@ class _Walkers:
         self._bending: Tensor | None = None  # a Hessian (B, K, K) in the bias that is kept
         self._last = self._W.clone()  # the solution before this C
         # a view of no column would hold all of them
-        self._last_Z = self._Z.clone() if batch.rows.exact else self._Z[..., :0].clone()
+        self._last_Z = self._Z.clone() if batch.rows.in_memory else self._Z[..., :0].clone()
         self._gate = _GATE
         self._last_travel = Travel(*(way.clone() for way in self._travel))
         self._older = _Step(  # from the solution before that to it
@@ -149,6 +153,9 @@ class _Walkers:
         started = time.perf_counter()
         strength = self._strength()
         given_up = self._watch(self._estimated_gap(strength))
+        if self._is_blunt():
+            self._sharpen()
+            given_up.zero_()
         if not bool(((self._least <= self._gate * self._tolerance) | given_up).any()):
             return []
         self._look_closely()
@@ -161,6 +168,7 @@ class _Walkers:
             for i, (own, position, objective, low, ticks, seconds, is_done) in enumerate(each)
             if is_done
         ]
+        self._Z = self._Z.to(self._batch.rows.logit_dtype)
         self._gate = _GATE if solved else self._gate / 2
         self._seconds += (time.perf_counter() - started) / len(self)
         if solved:
@@ -168,15 +176,30 @@ class _Walkers:
         return solved
 
     def _look_closely(self) -> None:
-        """Logits and gradient by float64 products, where they were not."""
-        batch = self._batch
-        if batch.rows.exact:
-            return
-        exact = replace(batch, rows=batch.rows.exactly())
+        """Logits and gradient in float64, where they were not."""
+        if self._batch.rows.dtype != torch.float64:
+            self._multiply_out(replace(self._batch, rows=self._batch.rows.exactly()))
+
+    def _multiply_out(self, batch: Batch) -> None:
         del self._Z  # before as large an array takes its place
-        self._Z = exact.values(self._W).masked_fill_(self._lacking[..., None], -torch.inf)
+        self._Z = batch.values(self._W).masked_fill_(self._lacking[..., None], -torch.inf)
         self._travel = self._straight(self._W)
-        self._at = exact.evaluate(self._Z)
+        self._at = batch.evaluate(self._Z)
+
+    def _is_blunt(self) -> bool:
+        """Whether float32 steps lead no closer to the optimum."""
+        if self._batch.rows.dtype == torch.float64:
+            return False
+        return self._gate < _BLUNT or bool((self._waited > _ROUNDED_PATIENCE).any())
+
+    def _sharpen(self) -> None:
+        """Go on in float64."""
+        self._batch = replace(self._batch, rows=self._batch.rows.exactly())
+        self._multiply_out(self._batch)
+        self._last_Z = self._last_Z.to(self._Z.dtype)
+        self._older = replace(self._older, change=self._older.change.to(self._Z.dtype))
+        self._waited.zero_()
+        self._gate = _GATE
 
     def _estimated_gap(self, strength: Tensor) -> Tensor:
         """(B,) what a certificate will about say, as if the bias were solved."""
@@ -311,7 +334,7 @@ class _Walkers:
     def _onwards(self, step: _Step, strength: Tensor) -> _Step:
         """On arrival at a new C, mix the last two secants in."""
         ids = torch.nonzero(self._arrived)[:, 0]
-        if len(ids) and self._batch.rows.exact:
+        if len(ids) and self._batch.rows.in_memory:
             secant, older = self._secant(ids), self._older.of(ids)
             known = torch.nonzero(secant.travel.weights > 0)[:, 0]
             secants = [secant.of(known), older.of(known)]

@@ -13,9 +13,11 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from featcache.errors import ProbeError
+from featcache.heads import solver
 from featcache.heads.grid import default_grid
 from featcache.heads.objective import objective
 from featcache.heads.solver import FitStatus, PathProblem, solve_path
+from featcache.heads.walk import _Walkers
 
 
 def folds_of(n, count=3, seed=0):
@@ -124,7 +126,9 @@ def test_gap_is_above_the_true_one(problem, referee):
 
 @pytest.mark.parametrize("loss", ["softmax", "logistic"])
 @pytest.mark.parametrize("standardize", [False, True])
-def test_held_out_rows_have_no_influence_on_any_bit(problem, loss, standardize):
+@pytest.mark.parametrize("kind", ["problem", "in_float32"])
+def test_held_out_rows_have_no_influence_on_any_bit(request, loss, standardize, kind):
+    problem = request.getfixturevalue(kind)
     problem = replace(problem, loss=loss, standardize=standardize, train=problem.train[:1])
     rng = np.random.default_rng(9)
     held_out = ~problem.train[0]
@@ -401,25 +405,82 @@ def test_the_bound_holds_with_a_prior(seed, decade):
     dtype=st.sampled_from([np.float16, np.float32, np.float64]),
     spread=st.sampled_from([0.0, 2.0]),
     tolerance=st.sampled_from([0.3, 1e-3, 1e-6]),
+    large=st.sampled_from([0, 1_000_000]),
 )
-@example(0, 5, 16, 5, "plain", "softmax", 8.0, np.float16, 2.0, 1e-3)  # one row a class, n < D
-@example(0, 30, 2, 3, "separable", "logistic", 8.0, np.float32, 2.0, 1e-6)
-@example(0, 30, 4, 3, "constant", "softmax", -8.0, np.float16, 2.0, 1e-6)
+@example(0, 5, 16, 5, "plain", "softmax", 8.0, np.float16, 2.0, 1e-3, 0)  # one row a class, n < D
+@example(0, 30, 2, 3, "separable", "logistic", 8.0, np.float32, 2.0, 1e-6, 0)
+@example(0, 30, 4, 3, "constant", "softmax", -8.0, np.float16, 2.0, 1e-6, 0)
 def test_what_is_reported_is_never_below_the_true_gap(
-    problem_of, referee, seed, n, D, K, kind, loss, decade, dtype, spread, tolerance
+    problem_of, referee, seed, n, D, K, kind, loss, decade, dtype, spread, tolerance, large
 ):
-    """Whatever the features' scales and dtype; the optimum by Newton's method in float64."""
+    """Whatever features and dtypes, those of steps too; the optimum by Newton's method in float64.
+
+    Steps are in float32 where there are more numbers than `large`, and the tolerance is loose.
+    """
     X, codes = problem_of(seed, n, D, K, kind)
     X *= 10.0 ** np.random.default_rng(seed).uniform(-spread, spread, size=D)
     X = np.clip(X, -6e4, 6e4).astype(dtype)
     train, C = np.ones((1, n), np.bool_), 10.0**decade
     asked = PathProblem(X, codes, K, train, np.array([C]), loss=loss, tolerance=tolerance)
-    (fit,) = solve_path(asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solver, "_LARGE", large)
+        (fit,) = solve_path(asked)
     Y, exact = np.eye(K)[codes], X.astype(np.float64)
     optimum = objective(loss, exact, Y, *referee(loss, exact, Y, C), C)
     assert fit.objective * (1 - fit.gap) <= optimum * (1 + 1e-12)
     assert 0 <= fit.gap <= 1
     assert (fit.status is FitStatus.CONVERGED) == (fit.gap <= tolerance)
+
+
+@pytest.fixture
+def in_float32(problem, monkeypatch):
+    """A problem whose steps are in float32, as those of large ones are."""
+    monkeypatch.setattr(solver, "_LARGE", 0)
+    return replace(problem, grid=problem.grid[::6])
+
+
+@pytest.fixture
+def sharpened(monkeypatch):
+    """What is counted: walks that turned from float32 to float64."""
+    turned, turn = [], _Walkers._sharpen
+
+    def counted(walkers):
+        turned.append(walkers)
+        turn(walkers)
+
+    monkeypatch.setattr(_Walkers, "_sharpen", counted)
+    return turned
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+def test_certificates_of_float32_steps_are_float64s(in_float32, sharpened, loss):
+    every = np.ones_like(in_float32.train)
+    asked = replace(in_float32, loss=loss, tolerance=1e-4, score=every)
+    exact = {(f.fold, f.C): f for f in solve_path(replace(asked, tolerance=1e-9))}
+    fits = list(solve_path(asked))
+    assert len(fits) == len(exact)
+    for fit in fits:
+        optimum = exact[fit.fold, fit.C]
+        assert fit.status is FitStatus.CONVERGED
+        assert fit.objective * (1 - fit.gap) <= optimum.objective
+        assert fit.objective >= optimum.objective * (1 - optimum.gap)
+        own = fit.head.probabilities(in_float32.features)
+        np.testing.assert_allclose(fit.probabilities, own, atol=1e-5)
+        np.testing.assert_allclose(fit.probabilities, optimum.probabilities, atol=0.05)
+    if loss == "softmax":  # of 12 columns one may ask for float64
+        assert not sharpened
+
+
+def test_where_float32_leads_no_closer_float64_does(in_float32, sharpened):
+    asked = replace(in_float32, grid=np.array([1e8]), tolerance=1e-4)
+    assert all(fit.status is FitStatus.CONVERGED for fit in solve_path(asked))
+    assert sharpened
+
+
+def test_features_beyond_float32_are_solved_in_float64(in_float32):
+    asked = replace(in_float32, features=in_float32.features * np.float64(1e30))
+    asked = replace(asked, grid=asked.grid * 1e-60)
+    assert all(fit.status is FitStatus.CONVERGED for fit in solve_path(asked))
 
 
 def test_streamed_rows_keep_one_array_of_logits_between_fits():
