@@ -22,8 +22,11 @@ from featcache.store.strings import Strings
 SETTLED_NS = 2_000_000_000
 """A file changed this shortly before a scan could change again under the same stat key."""
 
-_HASHING_THREADS = 4
-_HASHED_AHEAD = 64
+_HASHING_THREADS, _HASHED_AHEAD = 4, 64
+_HASHED_AT_ONCE = 16
+"""Files a thread hashes at once: from file to file threads would wait for the interpreter's lock
+for longer than hashing takes."""
+
 _NAMED = 5
 
 
@@ -133,7 +136,9 @@ def _hash_all(
         except PictureError as error:
             return str(error)
 
-    outcomes = in_order(hash_one, rows, threads=_HASHING_THREADS, ahead=_HASHED_AHEAD)
+    outcomes = in_order(
+        hash_one, rows, threads=_HASHING_THREADS, ahead=_HASHED_AHEAD, at_once=_HASHED_AT_ONCE
+    )
     with closing(outcomes):
         yield from zip(rows, outcomes, strict=True)
 

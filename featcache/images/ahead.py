@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -16,7 +17,12 @@ Loaded = TypeVar("Loaded")
 
 
 def in_order(
-    load_one: Callable[[Item], Loaded], items: Iterable[Item], *, threads: int, ahead: int
+    load_one: Callable[[Item], Loaded],
+    items: Iterable[Item],
+    *,
+    threads: int,
+    ahead: int,
+    at_once: int = 1,
 ) -> Generator[Loaded, None, None]:
     """What `load_one` makes of each item, in the items' order.
 
@@ -25,15 +31,22 @@ def in_order(
         items: what to load.
         threads: how many threads.
         ahead: how many items may be loaded before they are asked for; bounds the memory.
+        at_once: items that a thread loads before it hands them over: handing over short work item
+            by item, threads wait for the interpreter's lock for longer than the work takes.
     """
+
+    def load_some(some: list[Item]) -> list[Loaded]:
+        return [load_one(item) for item in some]
+
     pool = ThreadPoolExecutor(threads, "featcache-ahead")
-    queue: deque[Future[Loaded]] = deque()
+    queue: deque[Future[list[Loaded]]] = deque()
+    left = iter(items)
     try:
-        for item in items:
-            queue.append(pool.submit(load_one, item))
-            if len(queue) > ahead:
-                yield queue.popleft().result()
+        while some := list(islice(left, at_once)):
+            queue.append(pool.submit(load_some, some))
+            if len(queue) * at_once > ahead:
+                yield from queue.popleft().result()
         while queue:
-            yield queue.popleft().result()
+            yield from queue.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -25,14 +25,17 @@ def slow_at_first(item: int) -> int:
     return item * item
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 50])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_what_comes_out_has_the_order_of_what_goes_in(threads: int) -> None:
-    found = list(in_order(slow_at_first, range(20), threads=threads, ahead=7))
+def test_what_comes_out_has_the_order_of_what_goes_in(threads: int, at_once: int) -> None:
+    ordered = in_order(slow_at_first, range(20), threads=threads, ahead=7, at_once=at_once)
+    found = list(ordered)
     assert found == [i * i for i in range(20)]
     assert decoding_threads() == []
 
 
-def test_no_more_than_asked_is_loaded_ahead() -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_no_more_than_asked_is_loaded_ahead(at_once: int) -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -41,7 +44,8 @@ def test_no_more_than_asked_is_loaded_ahead() -> None:
             taken += 1
             yield i
 
-    with closing(in_order(lambda i: i, items(), threads=2, ahead=4)) as loaded:
+    ordered = in_order(lambda i: i, items(), threads=2, ahead=4, at_once=at_once)
+    with closing(ordered) as loaded:
         assert [next(loaded) for _ in range(10)] == list(range(10))
         assert taken == 14
 
