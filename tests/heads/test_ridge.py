@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
+from torch.profiler import ProfilerActivity, profile
 
 from featcache.errors import ProbeError
 from featcache.heads.ridge import RidgeProblem, solve_ridge
@@ -325,3 +326,14 @@ def test_cuda_gives_the_same(problem_of, shape):
 def test_problems_that_cannot_be_solved(problem_of, changes, says):
     with pytest.raises(ProbeError, match=says):
         solve_ridge(replace(ridge_problem(problem_of, "tall"), **changes))
+
+
+def test_memory_does_not_grow_with_rows_times_classes():
+    """Of 4,000 rows and 200 classes no array is made that holds all targets, 6 MB in float64."""
+    rng = np.random.default_rng(0)
+    targets = np.eye(200, dtype=np.bool_)[np.arange(4000) % 200]
+    problem = RidgeProblem(rng.normal(size=(4000, 8)), targets, grid=GRID, memory=1 << 18)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        solve_ridge(problem).fit(0)
+    largest = max(event.self_cpu_memory_usage for event in profiled.events())
+    assert 0 < largest < targets.size
