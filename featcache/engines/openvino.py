@@ -225,8 +225,8 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
     """(PART, H, W, 3) uint8 to what the stem gives, with normalisation inside.
 
     The front end is called directly: `openvino.convert_model` reports every use to its makers.
-    What is traced is a function that holds the weights: of a module torch would make a script first,
-    and it would trace twice to compare, which takes longest of all; results are compared anyway.
+    What is traced is a function that holds the weights: of a module torch makes a script first, and
+    it would trace twice to compare, which takes longest of all; results are compared anyway.
     """
     height, width = preprocessing.size
     example = torch.zeros(PART, 3, height, width)
