@@ -225,8 +225,7 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
     """(PART, H, W, 3) uint8 to what the stem gives, with normalisation inside.
 
     The front end is called directly: `openvino.convert_model` reports every use to its makers.
-    What is traced is a function that holds the weights: of a module torch makes a script first, and
-    it would trace twice to compare, which takes longest of all; results are compared anyway.
+    torch would trace twice and compare, which takes longest of all; results are compared anyway.
     """
     height, width = preprocessing.size
     example = torch.zeros(PART, 3, height, width)
@@ -234,8 +233,9 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
         stem = copy.deepcopy(stem).cpu()  # another engine runs it where it is
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of what is constant at one size
-        traced = torch.jit.trace(lambda x: stem(x), example, check_trace=False, strict=False)
-        decoder = TorchScriptPythonDecoder(traced)  # what is loaded does not keep it
+        decoder = TorchScriptPythonDecoder(
+            stem, example_input=example, trace_kwargs={"check_trace": False}
+        )
         front_end = FrontEndManager().load_by_framework("pytorch")
         model = front_end.convert(front_end.load(decoder))
     model.reshape([PART, 3, height, width])

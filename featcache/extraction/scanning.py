@@ -22,7 +22,7 @@ from featcache.store.strings import Strings
 SETTLED_NS = 2_000_000_000
 """A file changed this shortly before a scan could change again under the same stat key."""
 
-_HASHING_THREADS, _HASHED_AHEAD = 4, 64
+_HASHING_THREADS, _HASHED_AHEAD = 4, 127
 _HASHED_AT_ONCE = 16
 """Files a thread hashes at once: from file to file threads would wait for the interpreter's lock
 for longer than hashing takes."""

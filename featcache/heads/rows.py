@@ -40,7 +40,7 @@ class Rows(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of products and of passes over the logits; a certificate needs float64."""
+        """Of products and passes over the logits, but the bias's; a certificate needs float64."""
         ...
 
     @property

@@ -251,7 +251,8 @@ class _Group:
         width, n = self._rows.width, len(self._rows)
         columns = max(len(self._columns[fold].spread) for fold in folds)
         vectors = _VECTORS + pairs_for(self._problem.tolerance)
-        each = columns * (self._rows.logit_dtype.itemsize * n * _ARRAYS + 8 * width * vectors)
+        dtype = torch.float64 if self._rows.in_memory else self._rows.logit_dtype  # at the latest
+        each = columns * (dtype.itemsize * n * _ARRAYS + 8 * width * vectors)
         free = self._problem.memory - self._rows.held
         count = max(1, int(free // each))
         for first in range(0, len(folds), count):

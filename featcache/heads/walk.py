@@ -155,7 +155,6 @@ class _Walkers:
         given_up = self._watch(self._estimated_gap(strength))
         if self._is_blunt():
             self._sharpen()
-            given_up.zero_()
         if not bool(((self._least <= self._gate * self._tolerance) | given_up).any()):
             return []
         self._look_closely()
@@ -176,9 +175,10 @@ class _Walkers:
         return solved
 
     def _look_closely(self) -> None:
-        """Logits and gradient in float64, where they were not."""
-        if self._batch.rows.dtype != torch.float64:
-            self._multiply_out(replace(self._batch, rows=self._batch.rows.exactly()))
+        """Logits and gradient in float64, where anything that was added up to them was not."""
+        rows = self._batch.rows
+        if rows.dtype != torch.float64 or rows.logit_dtype != torch.float64:
+            self._multiply_out(replace(self._batch, rows=rows.exactly()))
 
     def _multiply_out(self, batch: Batch) -> None:
         del self._Z  # before as large an array takes its place
@@ -193,11 +193,16 @@ class _Walkers:
         return self._gate < _BLUNT or bool((self._waited > _ROUNDED_PATIENCE).any())
 
     def _sharpen(self) -> None:
-        """Go on in float64."""
-        self._batch = replace(self._batch, rows=self._batch.rows.exactly())
-        self._multiply_out(self._batch)
-        self._last_Z = self._last_Z.to(self._Z.dtype)
-        self._older = replace(self._older, change=self._older.change.to(self._Z.dtype))
+        """Go on in float64, with nothing that was rounded: certificates allow for no more."""
+        batch = self._batch = replace(self._batch, rows=self._batch.rows.exactly())
+        self._multiply_out(batch)
+        if batch.rows.in_memory:
+            lacking = self._lacking[..., None]
+            self._last_Z = batch.values(self._last).masked_fill_(lacking, -torch.inf)
+            self._last_travel = self._straight(self._last)
+            D = self._older.D
+            self._older = _Step(D, batch.logits(D).masked_fill_(lacking, 0.0), Travel.of(D))
+        self._least.fill_(torch.inf)
         self._waited.zero_()
         self._gate = _GATE
 

@@ -32,21 +32,30 @@ def in_order(
         threads: how many threads.
         ahead: how many items may be loaded before they are asked for; bounds the memory.
         at_once: items that a thread loads before it hands them over: handing over short work item
-            by item, threads wait for the interpreter's lock for longer than the work takes.
+            by item, threads wait for the interpreter's lock for longer than the work takes. What is
+            raised for one of them stands for them all.
     """
 
     def load_some(some: list[Item]) -> list[Loaded]:
         return [load_one(item) for item in some]
 
+    most = max((ahead + 1) // at_once - 1, 0)  # beside those that are handed over
     pool = ThreadPoolExecutor(threads, "featcache-ahead")
     queue: deque[Future[list[Loaded]]] = deque()
     left = iter(items)
     try:
         while some := list(islice(left, at_once)):
             queue.append(pool.submit(load_some, some))
-            if len(queue) * at_once > ahead:
-                yield from queue.popleft().result()
+            if len(queue) > most:
+                yield from _handed_over(queue.popleft().result())
         while queue:
-            yield from queue.popleft().result()
+            yield from _handed_over(queue.popleft().result())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _handed_over(loaded: list[Loaded]) -> Generator[Loaded, None, None]:
+    """One by one, and kept no longer than until then."""
+    loaded.reverse()
+    while loaded:
+        yield loaded.pop()

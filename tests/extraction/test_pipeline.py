@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+import numpy as np
 import pytest
 
 from featcache.errors import SourceMissingError
@@ -34,8 +36,8 @@ def test_what_comes_out_has_the_order_of_what_goes_in(threads: int, at_once: int
     assert decoding_threads() == []
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_no_more_than_asked_is_loaded_ahead(at_once: int) -> None:
+@pytest.mark.parametrize(("at_once", "ahead"), [(1, 4), (2, 5), (2, 4), (3, 4), (7, 4)])
+def test_no_more_than_asked_is_loaded_ahead(at_once: int, ahead: int) -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -44,10 +46,24 @@ def test_no_more_than_asked_is_loaded_ahead(at_once: int) -> None:
             taken += 1
             yield i
 
-    ordered = in_order(lambda i: i, items(), threads=2, ahead=4, at_once=at_once)
+    ordered = in_order(lambda i: i, items(), threads=2, ahead=ahead, at_once=at_once)
     with closing(ordered) as loaded:
-        assert [next(loaded) for _ in range(10)] == list(range(10))
-        assert taken == 14
+        for number in range(40):
+            assert next(loaded) == number
+            assert taken - (number + 1) <= max(ahead, at_once - 1)
+            if at_once == 1:
+                assert taken == number + 1 + ahead
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_what_was_handed_over_is_not_kept(at_once: int) -> None:
+    with closing(
+        in_order(lambda _: np.empty(1), range(9), threads=1, ahead=2, at_once=at_once)
+    ) as loaded:
+        for each in loaded:
+            handed_over = weakref.ref(each)
+            del each
+            assert handed_over() is None
 
 
 def test_leaving_early_ends_the_threads() -> None:

@@ -13,7 +13,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from featcache.errors import ProbeError
-from featcache.heads import solver
+from featcache.heads import solver, walk
+from featcache.heads.certificate import bounds
 from featcache.heads.grid import default_grid
 from featcache.heads.objective import objective
 from featcache.heads.solver import FitStatus, PathProblem, solve_path
@@ -475,6 +476,36 @@ def test_where_float32_leads_no_closer_float64_does(in_float32, sharpened):
     asked = replace(in_float32, grid=np.array([1e8]), tolerance=1e-4)
     assert all(fit.status is FitStatus.CONVERGED for fit in solve_path(asked))
     assert sharpened
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "streamed"])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-6])
+def test_certified_logits_are_as_near_as_is_allowed_for(
+    in_float32, sharpened, monkeypatch, kind, tolerance
+):
+    """Before and after a walk turns to float64: what was rounded is not added up."""
+    certified = []
+
+    def checked(batch, W, Z, at, strength, travel):
+        product = replace(batch, rows=batch.rows.exactly()).rows
+        exact = product.forward(product.lift(W), slice(None)).double()
+        unit = torch.finfo(torch.float64).eps * (len(product) + product.width)
+        if Z.dtype != torch.float64:
+            unit += torch.finfo(Z.dtype).eps
+        allowed = travel.weights[:, None] * product.norms + travel.bias[:, None]
+        certified.append(((Z - exact).abs().amax(dim=1) / (unit * allowed)).max().item())
+        return bounds(batch, W, Z, at, strength, travel)
+
+    monkeypatch.setattr(walk, "bounds", checked)
+    if kind == "float64":
+        monkeypatch.setattr(solver, "_LARGE", 1_000_000)
+    grid = 10.0 ** np.arange(-3, 11)
+    asked = replace(in_float32, grid=grid, train=in_float32.train[:1], tolerance=tolerance)
+    for _ in solve_path(replace(asked, memory=1 << 14) if kind == "streamed" else asked):
+        pass
+    assert len(certified) >= len(grid)
+    assert max(certified) < 1
+    assert bool(sharpened) == (kind == "streamed" or (kind, tolerance) == ("float32", 1e-4))
 
 
 def test_features_beyond_float32_are_solved_in_float64(in_float32):
