@@ -110,6 +110,7 @@ class DenseRows:
         X: (G, n, R + 1) float64.
         norms, scale: see `Rows`.
         rounded: X in float32, for steps that need no more; None where they are float64.
+        in_memory: see `Rows`.
     """
 
     X: Tensor
@@ -201,7 +202,7 @@ class StreamedRows:
         kept: (n,) which of them.
         design: their coordinates.
         norms, scale: see `Rows`.
-        dtype: of products and passes.
+        dtype, logit_dtype, in_memory: see `Rows`.
     """
 
     features: np.ndarray

@@ -223,21 +223,28 @@ class _Group:
         self._design = Design.of(
             problem.features, self._trained, problem.standardize, problem.device
         )
-        self._rows = self._read(self._trained, problem.memory // 2)
+        few_certificates = problem.tolerance >= _LOOSE and _is_coarse(self._grid)
+        self._rows = self._read(self._trained, problem.memory // 2, rounded=few_certificates)
         self._others = np.setdiff1d(np.flatnonzero(self._scored(folds)), self._trained)
         self._places: dict[int, _Places] = {}
-        self._more = self._read(self._others, problem.memory // 8).exactly()
+        self._more = self._read(self._others, problem.memory // 8, rounded=False).exactly()
 
-    def _read(self, kept: np.ndarray, memory: int) -> Rows:
-        """Some rows, in memory if they take no more than may be taken."""
+    def _read(self, kept: np.ndarray, memory: int, *, rounded: bool) -> Rows:
+        """Some rows, in memory if they take no more than may be taken.
+
+        Args:
+            kept: which ones.
+            memory: bytes that they may take.
+            rounded: keep them in float32 too, where they are large enough to pay for it.
+        """
         problem = self._problem
         size = len(kept) * (self._design.width + 1)
         if 8 * size > memory:
             return StreamedRows.of(problem.features, kept, self._design)
         X = self._design.turned(problem.features[kept])
         weights = X.new_full((1, len(X)), 1 / max(len(X), 1))
-        rounded = problem.tolerance >= _LOOSE and _is_coarse(self._grid)
-        rounded &= _LARGE < size <= memory / 12 and bool(X.abs().max() < _FLOAT32_RANGE)
+        rounded = rounded and _LARGE < size <= memory / 12
+        rounded = rounded and bool(X.abs().max() < _FLOAT32_RANGE)
         return DenseRows.of(X[None], weights, rounded=rounded)
 
     def _scored(self, folds: list[int]) -> np.ndarray:

@@ -12,6 +12,9 @@ The objective is convex along a direction and costs no product there (logits are
 rate), so a safeguarded Newton iteration on its slope finds the rate. Nor does the bias: after every
 step it is solved exactly, K numbers a problem, and the walk is one over W alone. (Left to L-BFGS,
 the bias was what kept certificates waiting: they pay for a wrong one as 1/lambda.)
+
+Steps may be in float32 (`rows`). Certificates never are: logits and gradient are multiplied out in
+float64 before one, and a walk that float32 brings no closer turns to float64 for good.
 """
 
 # torch ships few types: what it returns is known here by its shape, written beside it
@@ -54,8 +57,8 @@ _GATE = 1.0
 under half as many after each that did not suffice."""
 
 _ROUNDED_PATIENCE, _BLUNT = 10, _GATE / 4
-"""Rows in float32 are given up for float64 ones after so many of those ticks, or where certificates
-did not suffice until the gate is less than this."""
+"""Rows in float32 are given up for float64 ones after so many ticks at one C without a smaller gap,
+or where certificates did not suffice until the gate is less than this."""
 
 _DETOUR, _FINE_DETOUR, _FINE = 1e3, 4.0, 1e-5
 """Logits are multiplied out again when the way there was this many times the straight one; less
@@ -181,6 +184,7 @@ class _Walkers:
             self._multiply_out(replace(self._batch, rows=rows.exactly()))
 
     def _multiply_out(self, batch: Batch) -> None:
+        """Logits, and what follows from them, from the weights and nothing else."""
         del self._Z  # before as large an array takes its place
         self._Z = batch.values(self._W).masked_fill_(self._lacking[..., None], -torch.inf)
         self._travel = self._straight(self._W)
