@@ -17,6 +17,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from featcache.lean import collector_paused
+
 if TYPE_CHECKING:
     from featcache.api import (
         CompareRequest,
@@ -162,7 +164,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
-            value = getattr(import_module(home), name)
+            with collector_paused():
+                value = getattr(import_module(home), name)
             globals()[name] = value
             return value
     raise AttributeError(f"module 'featcache' has no attribute {name!r}")

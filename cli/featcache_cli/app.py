@@ -1,5 +1,7 @@
 """The `featcache` command: its subcommands, its exit codes, and how errors are shown."""
 
+import atexit
+import gc
 import io
 import logging
 import sys
@@ -120,4 +122,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name of any bytes can be printed anywhere
             stream.reconfigure(errors="backslashreplace")
+    atexit.register(gc.freeze)  # or Python would look through all that was imported, at its end
     app()

@@ -47,7 +47,8 @@ class EmbeddedOrigin(TimmOrigin):
         module = importlib.import_module(_module(self.name))
         files = getattr(module, f"{self.name.title().replace('_', '')}ModelFile")
         network = self.build()
-        network.load_state_dict(dict(self.translated(read_state(files.get_model_file_path()))))
+        state = read_state(files.get_model_file_path())
+        network.load_state_dict(self._renamed(state, network.state_dict()))
         return network, {"kind": "embedded"}
 
     def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -56,9 +57,9 @@ class EmbeddedOrigin(TimmOrigin):
         Raises:
             WeightsError: number or shapes of the tensors are not those of the network.
         """
-        if _FOREIGN not in state:
-            return state
-        own = self.build().state_dict()
+        return self._renamed(state, self.build().state_dict()) if _FOREIGN in state else state
+
+    def _renamed(self, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if [tuple(t.shape) for t in state.values()] != [tuple(t.shape) for t in own.values()]:
             raise WeightsError(
                 f"{self.name}: {len(state)} tensors in the weights, {len(own)} in the network, or "

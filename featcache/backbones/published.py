@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from timm.data.config import resolve_data_config
-
 from featcache.errors import BackboneError
+from featcache.lean import compiler_deferred
 from featcache.recipe import Interpolation, Preprocessing, ResizeMode
+
+with compiler_deferred():
+    from timm.data.config import resolve_data_config
 
 _RESIZE_MODES: dict[str, ResizeMode] = {"center": "shorter", "squash": "exact", "border": "longer"}
 

@@ -6,8 +6,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import timm
-import timm.models
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +21,12 @@ from featcache.backbones.origin import Origin, fixed_size
 from featcache.backbones.published import from_timm
 from featcache.backbones.seeding import seeded
 from featcache.errors import BackboneError
+from featcache.lean import compiler_deferred
 from featcache.recipe import Preprocessing
+
+with compiler_deferred():
+    import timm
+    import timm.models
 
 PREFIX = "timm/"
 

@@ -7,14 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torchvision.models
 from torch import Tensor, nn
 
 from featcache.backbones.fetching import is_downloaded, no_weights, require_reachable
 from featcache.backbones.origin import Origin
 from featcache.backbones.published import from_torchvision, scaled
 from featcache.errors import WeightsError
+from featcache.lean import compiler_deferred
 from featcache.recipe import Preprocessing
+
+with compiler_deferred():
+    import torchvision.models
 
 _INCEPTIONS = ("googlenet", "inception_v3")
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # heads that only training uses

@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.models import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
 
 from featcache.backbones.cuts import InnerSplit, Stem
 from featcache.errors import BackboneError
+from featcache.lean import compiler_deferred
+
+with compiler_deferred():
+    from timm.models import get_notrace_functions, get_notrace_modules
 
 _BATCHES = (2, 3)
 """Sizes of the observed batches: a number that is 2k in one and 3k in the other counts rows."""

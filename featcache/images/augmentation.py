@@ -18,13 +18,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.overrides import TorchFunctionMode
-from torchvision import transforms as T  # noqa: N812 (its name everywhere)
-from torchvision.transforms import InterpolationMode
 
 from featcache.errors import AugmentationError
 from featcache.images.policies import MAGNITUDES
 from featcache.images.transforms import mean_colour, refuse_too_narrow
+from featcache.lean import compiler_deferred
 from featcache.recipe import TTA, Preprocessing, View
+
+with compiler_deferred():
+    from torchvision import transforms as T  # noqa: N812 (its name everywhere)
+    from torchvision.transforms import InterpolationMode
 
 _CROPS = (0.35, 1.0)
 """Shares of the picture that a random crop takes; ratios are torchvision's."""

@@ -22,6 +22,7 @@ from featcache.errors import DownloadError, PictureError, SourceError
 from featcache.images.files import absolute, read_below, regular_stat, stat_key
 from featcache.images.labels import label_warnings
 from featcache.images.listing import Listing, Sample, Source
+from featcache.lean import compiler_deferred
 from featcache.naming import shown
 
 
@@ -168,7 +169,8 @@ class _Loaded:
             return self._parts
 
     def _construct(self, cls: str, arguments: dict[str, Any]) -> Any:
-        from torchvision import datasets
+        with compiler_deferred():
+            from torchvision import datasets
 
         make = getattr(datasets, cls)
         try:

@@ -1,0 +1,96 @@
+"""Importing torch, torchvision and timm: most of what a command's start takes.
+
+torchvision and timm ask for torch's compiler while they are imported, and neither uses it then:
+torchvision 0.29 takes one function of `torch._dynamo` (with sympy and most of `torch.distributed`
+behind it), and timm 1.0.31 decorates methods of one network with `torch.compiler.disable`. Within
+`compiler_deferred` both are given functions that import the compiler when they are called, and then
+are what they stand for. Versions that ask for nothing, or for something else, are imported as ever.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+_NAME = "torch._dynamo.utils"
+
+
+@contextmanager
+def collector_paused() -> Generator[None, None, None]:
+    """Within it, import much: every module stays, and is not looked through for garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def compiler_deferred() -> Generator[None, None, None]:
+    """Within it, import what asks for torch's compiler only by the way."""
+    import torch.compiler
+
+    if "torch._dynamo" in sys.modules:  # somebody uses it
+        yield
+        return
+    utilities, disable = _Utilities(_NAME), _real_disable()
+    sys.modules[_NAME], torch.compiler.disable = utilities, _disable
+    try:
+        yield
+    finally:
+        torch.compiler.disable = disable
+        utilities.withdraw()
+
+
+@functools.cache
+def _real_disable() -> Callable[..., Any]:
+    """Asked before it is replaced, and then the same in every thread."""
+    import torch.compiler
+
+    return torch.compiler.disable
+
+
+class _Utilities(ModuleType):
+    """Stands for `torch._dynamo.utils` until something else than `is_compile_supported` is used."""
+
+    @staticmethod
+    def is_compile_supported(device_type: Any) -> Any:
+        """What the real one says."""
+        return importlib.import_module(_NAME).is_compile_supported(device_type)
+
+    def withdraw(self) -> None:
+        """Leave the place to the real one."""
+        if sys.modules.get(_NAME) is self:
+            del sys.modules[_NAME]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # of the import system
+            raise AttributeError(name)
+        self.withdraw()
+        return getattr(importlib.import_module(_NAME), name)
+
+
+def _disable(
+    fn: Callable[..., Any] | None = None, recursive: bool = True, *, reason: str | None = None
+) -> Callable[..., Any]:
+    """`torch.compiler.disable`, which is called when the function is."""
+    if fn is None:
+        return functools.partial(_disable, recursive=recursive, reason=reason)
+
+    @functools.cache
+    def disabled() -> Callable[..., Any]:
+        return importlib.import_module("torch._dynamo").disable(fn, recursive, reason=reason)
+
+    @functools.wraps(fn)
+    def called(*args: Any, **named: Any) -> Any:
+        return disabled()(*args, **named)
+
+    return called
