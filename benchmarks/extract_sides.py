@@ -225,23 +225,17 @@ def off_by(run: Run, reference: Run) -> float:
 
 def _pixels(job: Job, count: int) -> Any:
     """(1, H, W, 3) pixels of the first pictures in turn, as an extraction has them decoded."""
-    from featcache.extraction.pipeline import Slot, processes_for, stream_pixels
+    from featcache.extraction.pipeline import Decoders, Slot
+    from featcache.images.clock import Clock
     from featcache.images.sources import content_hash, open_source
     from featcache.recipe import View
 
     recipe, source = _backbone(job).recipe(), open_source(job.pictures)
     paths = [sample.path for sample in source.scan().samples[:count]]
     slots = [Slot(content_hash(source.read(path)), path) for path in paths]
-    processes = processes_for(source, len(slots), cores())
-    return stream_pixels(
-        source,
-        recipe,
-        (View(),),
-        slots,
-        threads=cores(),
-        ahead=2 * BATCH,
-        processes=processes,
-    )
+    with Decoders(source, recipe, cores()) as decoders:
+        decoders.expect(len(slots))
+        yield from decoders.stream((View(),), slots, ahead=2 * BATCH, clock=Clock())
 
 
 def _backbone(job: Job) -> Any:

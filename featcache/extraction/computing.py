@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from featcache.engines import Engine, available_cores, versions
+from featcache.engines import Engine, versions
 from featcache.errors import EngineError, PictureError
 from featcache.extraction import passes
 from featcache.extraction.agreement import refuse_disagreement, what_changed
@@ -19,11 +19,11 @@ from featcache.extraction.behind import Behind
 from featcache.extraction.jobs import DEFAULT_BATCH, Job, Progress
 from featcache.extraction.kept import Kept, views_of
 from featcache.extraction.pipeline import (
+    Decoders,
     Pixels,
     Slot,
     Unusable,
     blank_pixels,
-    processes_for,
     stream_pixels,
 )
 from featcache.extraction.profiling import Profile
@@ -51,6 +51,7 @@ class Computing:
         writer: holds the cache.
         found: the scan.
         manifest: the committed one, but with the scan's index.
+        decoders: of its pictures.
         progress: see `Progress`.
 
     Attributes:
@@ -68,6 +69,7 @@ class Computing:
         writer: Writer,
         found: Scan,
         manifest: Manifest,
+        decoders: Decoders,
         progress: Progress | None,
     ) -> None:
         self.processed = 0
@@ -77,7 +79,7 @@ class Computing:
         self._job, self._kept, self._writer = job, kept, writer
         self._found, self._index, self._manifest = found, found.index, manifest
         self.engines = Engines(job, kept, found.index)
-        self._progress = progress
+        self._decoders, self._progress = decoders, progress
         self._computed: list[npt.NDArray[np.uint8]] = []
 
     @property
@@ -241,6 +243,7 @@ class Computing:
                 yield
             else:
                 held.enter_context(engine)
+                self._warm(engine, begun)
             for shard in self._timed(batches, engine.turn if by_turns else nullcontext):
                 if shard is not None:
                     with self.profile.clock.waiting("writing"):
@@ -249,6 +252,16 @@ class Computing:
                     yield
             with self.profile.running(), self.profile.clock.waiting("writing"):
                 behind.wait()
+
+    def _warm(self, engine: Engine, begun: passes.Pass) -> None:
+        """Have a GPU do once what takes it long the first time, while processes that decode start.
+
+        It takes half a second or more, and nothing of what it gives is kept.
+        """
+        if engine.device != "cpu" and begun.todo():
+            blank = blank_pixels(self._job.backbone.preprocessing)
+            with self.profile.running():
+                engine.run_all(np.stack([blank] * begun.plan.batch_size))
 
     def _pixels(self, begun: passes.Pass) -> Generator[Pixels | Unusable, None, None]:
         """Of the slots of a pass, in order: decoded here, or for all who take turns."""
@@ -260,17 +273,8 @@ class Computing:
             wanted = np.concatenate([run for _, run in todo])
             kind = Kind.of(job.recipe, views)
             return job.seat.pixels(kind, wanted, slots, ahead=ahead, clock=clock)
-        cores, count = job.threads or available_cores(), sum(len(run) for _, run in todo)
-        return stream_pixels(
-            job.source,
-            job.recipe,
-            views,
-            slots,
-            threads=cores,
-            ahead=ahead,
-            clock=clock,
-            processes=processes_for(job.source, count, cores),
-        )
+        self._decoders.expect(sum(len(run) for _, run in todo))
+        return self._decoders.stream(views, slots, ahead=ahead, clock=clock)
 
     def _batches(
         self,

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +111,63 @@ def blank_pixels(preprocessing: Preprocessing) -> Pixels:
     return np.zeros((*preprocessing.size, 3), np.uint8)
 
 
+class Decoders:
+    """What decodes a source as a recipe says: threads, or processes where many are expected.
+
+    Within a `with` block: at its end the processes end.
+
+    Args:
+        source: where the pictures are.
+        recipe: decoder and preprocessing.
+        threads: how many decode; as many processes.
+    """
+
+    def __init__(self, source: Source, recipe: Recipe, threads: int) -> None:
+        self._source, self._recipe, self._threads = source, recipe, threads
+        self._workers = Workers[_Asked, Pixels | Unusable](
+            partial(_load_asked, source, recipe), again=_is_passing
+        )
+
+    def __enter__(self) -> Self:
+        self._workers.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._workers.__exit__(*exception)
+
+    def expect(self, pictures: int) -> None:
+        """Start processes if so many pictures repay it; nothing waits for them."""
+        self._workers.start(processes_for(self._source, pictures, self._threads))
+
+    def stream(
+        self, views: Sequence[View], slots: Iterable[Slot], *, ahead: int, clock: Clock
+    ) -> Generator[Pixels | Unusable, None, None]:
+        """As `stream_pixels`; where processes decode, at least two chunks ahead each."""
+        if not (processes := len(self._workers)):
+            return stream_pixels(
+                self._source,
+                self._recipe,
+                views,
+                slots,
+                threads=self._threads,
+                ahead=ahead,
+                clock=clock,
+            )
+        load = partial(self._workers.load, clock=clock)
+        chunks = _chunks(((views, slot) for slot in slots), CHUNK)
+        ahead = max(ahead // CHUNK, 2 * processes)
+        return _flat(pictures_in_order(load, chunks, threads=processes, ahead=ahead))
+
+
+_Asked = tuple[Sequence[View], Slot]
+
+
+def _load_asked(
+    source: Source, recipe: Recipe, asked: _Asked, clock: Clock | None = None
+) -> Pixels | Unusable:
+    return load_views(source, recipe, *asked, clock)
+
+
 def stream_pixels(
     source: Source,
     recipe: Recipe,
@@ -120,18 +177,10 @@ def stream_pixels(
     threads: int,
     ahead: int,
     clock: Clock | None = None,
-    processes: int = 0,
 ) -> Generator[Pixels | Unusable, None, None]:
-    """(V, H, W, 3) pixels of each slot in order; see `in_order`.
-
-    With `processes` so many decode, in place of threads and at least two chunks ahead each.
-    """
-    load_one = partial(load_views, source, recipe, views)
-    if not processes:
-        load_one = partial(load_one, clock=clock)
-        return pictures_in_order(load_one, slots, threads=threads, ahead=ahead)
-    workers = Workers(load_one, processes, again=_is_passing, clock=clock or Clock())
-    return _by_workers(workers, slots, processes, max(ahead // CHUNK, 2 * processes))
+    """(V, H, W, 3) pixels of each slot in order; see `in_order`."""
+    load_one = partial(load_views, source, recipe, views, clock=clock)
+    return pictures_in_order(load_one, slots, threads=threads, ahead=ahead)
 
 
 def processes_for(source: Source, pictures: int, cores: int) -> int:
@@ -140,15 +189,9 @@ def processes_for(source: Source, pictures: int, cores: int) -> int:
     return cores if enough and isinstance(source, FolderSource | CsvSource) else 0
 
 
-def _by_workers(
-    workers: Workers[Slot, Pixels | Unusable], slots: Iterable[Slot], processes: int, ahead: int
-) -> Generator[Pixels | Unusable, None, None]:
-    chunks = _chunks(slots, CHUNK)
-    with (
-        workers,
-        closing(pictures_in_order(workers.load, chunks, threads=processes, ahead=ahead)) as loaded,
-    ):
-        for several in loaded:
+def _flat(lists: Generator[list[Item], None, None]) -> Generator[Item, None, None]:
+    with closing(lists):
+        for several in lists:
             yield from several
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from featcache.engines import available_cores
 from featcache.errors import SourceError
 from featcache.extraction.calibrating import calibrated
 from featcache.extraction.computing import Computing, note_scan, refuse_skips
 from featcache.extraction.jobs import Job, Progress
 from featcache.extraction.kept import Kept
 from featcache.extraction.lowering import Lowering, compare_with_fp32
+from featcache.extraction.pipeline import Decoders
 from featcache.extraction.profiling import Profile, Watch
 from featcache.extraction.scanning import Changes, Scan, compare, scan
 from featcache.heads.grid import differ
@@ -89,17 +91,21 @@ def steps(job: Job, progress: Progress | None = None) -> Generator[None, None, E
     job = calibrated(job)
     recipe, kept = job.recipe, Kept(job)
     backbone = {"name": job.backbone.name, "locator": job.backbone.locator}
-    with writing(
-        job.folder, recipe, backbone, job.source.locator, replace_source=job.replace_source
-    ) as writer:
+    decoders = Decoders(job.source, recipe, job.threads or available_cores())
+    with (
+        writing(
+            job.folder, recipe, backbone, job.source.locator, replace_source=job.replace_source
+        ) as writer,
+        decoders,
+    ):
         if job.calibration is not None:
             writer.keep_calibration(job.calibration)
         before = writer.index()
-        found = _scan(job, writer, before, progress)
+        found = _scan(job, writer, before, decoders, progress)
         refuse_skips(job, zip(found.index.skip_paths, found.index.skip_reasons, strict=True))
         _refuse_nothing(job.source, found.index)
         manifest = writer.with_index(found.index, job.source.locator, backbone)
-        computing = Computing(job, kept, writer, found, manifest, progress)
+        computing = Computing(job, kept, writer, found, manifest, decoders, progress)
         for _ in computing.steps():
             with watch.paused():
                 yield
@@ -134,8 +140,17 @@ def reindex(folder: Path, source: Source, progress: Progress | None = None) -> N
         note_scan(writer, found)
 
 
-def _scan(job: Job, writer: Writer, before: Index | None, progress: Progress | None) -> Scan:
-    """Scan the source; which stat keys may be trusted depends on when the last scan began."""
+def _scan(
+    job: Job,
+    writer: Writer,
+    before: Index | None,
+    decoders: Decoders,
+    progress: Progress | None,
+) -> Scan:
+    """Scan the source; which stat keys may be trusted depends on when the last scan began.
+
+    What a new cache reads now it decodes next.
+    """
     if job.as_indexed and before is not None:
         return Scan(before, {}, (), 0, None)
     entry = writer.manifest.index
@@ -145,7 +160,13 @@ def _scan(job: Job, writer: Writer, before: Index | None, progress: Progress | N
         and writer.manifest.source == job.source.locator
         and not job.verify_content
     )
-    hashed = partial(progress, "hash") if progress else None
+
+    def hashed(done: int, total: int) -> None:
+        if done == 1 and before is None and not job.seat:
+            decoders.expect(total)
+        if progress:
+            progress("hash", done, total)
+
     if trusted and entry:
         settled = journal.settled_before(job.folder, entry.sha256)
         found = scan(job.source, before, settled_before_ns=settled, progress=hashed)

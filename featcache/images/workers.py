@@ -3,7 +3,8 @@
 A worker is a Python that loads pictures and nothing else: it is sent one pickled function, then
 chunks of items, and answers each with what the function makes of them. A thread here waits for
 each, so whoever has threads do work can have workers do it. They are started, not forked: a fork
-of a process that computes on a GPU or in threads may hang. They end when their input does, however
+of a process that computes on a GPU or in threads may hang. That takes them a second, so they are
+started as soon as it is known that they will be wanted. They end when their input does, however
 this process ends.
 """
 
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import IO, Any, Generic, Self, TypeVar, cast
 
 from featcache.images.clock import Clock
@@ -43,31 +45,37 @@ _GONE = (EOFError, OSError, pickle.UnpicklingError)
 class Workers(Generic[Item, Loaded]):
     """Processes that load items; until they are there, and in the place of killed ones, this one.
 
+    Within a `with` block: at its end they end.
+
     Args:
         load_one: what is done with an item; can be pickled, and takes a keyword `clock`.
-        count: how many processes.
         again: whether what a worker made of an item is to be made anew here.
-        clock: of the stages that `load_one` times.
     """
 
     def __init__(
         self,
         load_one: Callable[..., Loaded],
-        count: int,
         *,
         again: Callable[[Loaded], bool],
-        clock: Clock,
     ) -> None:
-        self._load_one, self._again, self._clock = load_one, again, clock
+        self._load_one, self._again = load_one, again
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        self._count, self._started = count, list[_Worker]()
+        self._started = list[_Worker]()
         self._warned = False
 
-    def __enter__(self) -> Self:
+    def __len__(self) -> int:
+        return len(self._started)
+
+    def start(self, count: int) -> None:
+        """Have so many processes, and wait for none of them."""
+        if len(self) >= count:
+            return
         begin = pickle.dumps(self._load_one)
         with contextlib.suppress(OSError):  # the system allows no more: then those there are
-            for _ in range(self._count):
+            while len(self) < count:
                 self._started.append(_Worker(begin, self._idle.put))
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -76,26 +84,29 @@ class Workers(Generic[Item, Loaded]):
         for worker in self._started:
             worker.close()
 
-    def load(self, items: Sequence[Item]) -> list[Loaded]:
-        """What is made of each item, by a worker if one is idle. Called from several threads."""
+    def load(self, items: Sequence[Item], clock: Clock) -> list[Loaded]:
+        """What is made of each item, by a worker if one is idle. Called from several threads.
+
+        Args:
+            items: what to load.
+            clock: of the stages that `load_one` times.
+        """
+        here = partial(self._load_one, clock=clock)
         try:
             worker = self._idle.get_nowait()
         except queue.Empty:
-            return [self._here(item) for item in items]
+            return [here(item) for item in items]
         try:
             loaded, seconds = worker.ask(items)
         except _GONE:
             self._warn()
-            return [self._here(item) for item in items]
+            return [here(item) for item in items]
         self._idle.put(worker)
-        self._clock.add(seconds)
+        clock.add(seconds)
         return [
-            self._here(item) if self._again(made) else made
+            here(item) if self._again(made) else made
             for item, made in zip(items, loaded, strict=True)
         ]
-
-    def _here(self, item: Item) -> Loaded:
-        return self._load_one(item, clock=self._clock)
 
     def _warn(self) -> None:
         if not self._warned:

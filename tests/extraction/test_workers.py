@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from skimage import data
 
 from featcache import api
 from featcache.extraction import pipeline
-from featcache.extraction.pipeline import Slot, Unusable, processes_for, stream_pixels
+from featcache.extraction.pipeline import Decoders, Slot, Unusable, processes_for
 from featcache.images import workers as module
 from featcache.images.clock import Clock
 from featcache.images.sources import Source, content_hash, open_source
@@ -50,8 +51,26 @@ def slots_of(source: Source) -> list[Slot]:
     return [Slot(content_hash(source.read(path)), path) for path in paths]
 
 
-def pixels(source: Source, slots: list[Slot], **more: Any) -> list[Any]:
-    with closing(stream_pixels(source, RECIPE, VIEWS, slots, threads=2, ahead=8, **more)) as stream:
+@contextmanager
+def streaming(
+    source: Source, slots: list[Slot], processes: int = 0, clock: Clock | None = None
+) -> Generator[Iterator[Any], None, None]:
+    """Pixels of slots, by two threads or by processes."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Decoders(source, RECIPE, threads=processes or 2) as decoders,
+    ):
+        patch.setattr(pipeline, "MANY_CORES", 1 if processes else 99)
+        decoders.expect(len(slots))
+        stream = decoders.stream(VIEWS, slots, ahead=8, clock=clock or Clock())
+        with closing(stream):
+            yield stream
+
+
+def pixels(
+    source: Source, slots: list[Slot], processes: int = 0, clock: Clock | None = None
+) -> list[Any]:
+    with streaming(source, slots, processes, clock) as stream:
         return list(stream)
 
 
@@ -111,8 +130,7 @@ def test_killed_workers_are_missed_by_nothing(
     source = open_source(folder)
     slots = many(slots_of(source))
     expected, found = pixels(source, slots), list[Any]()
-    stream = stream_pixels(source, RECIPE, VIEWS, slots, threads=2, ahead=8, processes=2)
-    with closing(stream), caplog.at_level(logging.WARNING):
+    with streaming(source, slots, 2) as stream, caplog.at_level(logging.WARNING):
         for number, each in enumerate(stream):
             found.append(each)
             if number == len(slots) // 2:
@@ -135,11 +153,8 @@ def test_without_processes_this_one_decodes(folder: Path, monkeypatch: pytest.Mo
 
 def test_who_stops_early_leaves_no_process(folder: Path, started: list[Any]) -> None:
     source = open_source(folder)
-    stream = stream_pixels(
-        source, RECIPE, VIEWS, many(slots_of(source)), threads=2, ahead=8, processes=2
-    )
-    next(stream)
-    stream.close()
+    with streaming(source, many(slots_of(source)), 2) as stream:
+        next(stream)
     assert [process.poll() is not None for process in started] == [True, True]
 
 
@@ -149,13 +164,11 @@ def test_workers_end_with_a_process_that_is_killed(folder: Path) -> None:
     code = f"""
 import sys; sys.path[:] = {sys.path!r}
 from featcache.images import workers
-from featcache.extraction.pipeline import stream_pixels
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_workers import RECIPE, VIEWS, many, slots_of, open_source
+from test_workers import many, open_source, slots_of, streaming
 source = open_source({str(folder)!r})
-stream = stream_pixels(source, RECIPE, VIEWS, many(slots_of(source)), threads=2, ahead=8,
-                       processes=2)
-next(stream)
+held = streaming(source, many(slots_of(source)), 2)
+next(held.__enter__())
 import gc
 found = [o for o in gc.get_objects() if isinstance(o, workers._Worker)]
 print(*(worker._process.pid for worker in found), flush=True)
