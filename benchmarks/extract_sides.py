@@ -233,9 +233,13 @@ def _pixels(job: Job, count: int) -> Any:
     recipe, source = _backbone(job).recipe(), open_source(job.pictures)
     paths = [sample.path for sample in source.scan().samples[:count]]
     slots = [Slot(content_hash(source.read(path)), path) for path in paths]
-    with Decoders(source, recipe, cores()) as decoders:
-        decoders.expect(len(slots))
-        yield from decoders.stream((View(),), slots, ahead=2 * BATCH, clock=Clock())
+
+    def stream() -> Any:
+        with Decoders(source, recipe, cores()) as decoders:
+            decoders.expect(len(slots))
+            yield from decoders.stream((View(),), slots, ahead=2 * BATCH, clock=Clock())
+
+    return stream()
 
 
 def _backbone(job: Job) -> Any:

@@ -216,6 +216,9 @@ def test_a_cache_is_byte_for_byte_that_of_threads(
     assert started
     assert there.computed == here.computed == COUNT + 1
     assert there.skipped == here.skipped
+    count = len(started)
+    assert api.extract(folder, out=tmp_path / "processes", **given).computed == 0
+    assert len(started) == count, "nothing was to be decoded"
     one, other = (
         {
             path.relative_to(tmp_path / name).as_posix(): path.read_bytes()
