@@ -253,9 +253,11 @@ def _keep(path: Path, compiled: openvino.CompiledModel) -> None:
     temporary = path.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError, RuntimeError):  # a second start is slower then, nothing else
         blob = compiled.export_model()
-        content = blob if isinstance(blob, bytes) else blob.getvalue()
+        content = blob if isinstance(blob, bytes) else blob.getbuffer()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(hashlib.sha256(content).digest() + content)
+        with temporary.open("wb") as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
         temporary.replace(path)
         there = sorted(path.parent.glob("*.openvino"), key=lambda kept: kept.stat().st_mtime)
         for old in there[:-_MOST_KEPT]:

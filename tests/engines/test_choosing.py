@@ -139,6 +139,32 @@ def test_compiling_is_tried_where_openvino_is_not_and_the_job_is_long(
     assert choose("auto", trial(*both)).engine.name == "torch"
 
 
+def test_what_compiles_in_its_first_run_is_not_timed_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Compiling(Fake):
+        def run_all(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
+            if not self.seen:
+                time.sleep(0.5)
+            return super().run_all(batch)
+
+    monkeypatch.setattr(choosing, "has_openvino", lambda: False)
+    monkeypatch.setattr(choosing, "_can_compile", lambda: True)
+    both = Fake(*TORCH), Compiling("torch-compile", 2e-4)
+    assert choose("auto", trial(*both)).engine.name == "torch-compile"
+
+
+def test_long_runs_are_repeated_only_to_tell_apart_what_is_about_as_quick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choosing, "_LONG_ENOUGH", 0.01)
+    for seconds, runs in ((8e-3, 1), (4e-3, 2)):
+        both = Fake("torch", 4e-3), Fake("openvino", seconds)
+        choose("auto", trial(*both))
+        assert [engine.seen for engine in both] == [8 * runs, 8 * runs]
+    both = Fake(*TORCH), Fake("openvino", 1e-4)  # a short one runs three times at once
+    assert choose("auto", trial(*both)).engine.name == "openvino"
+    assert [engine.seen for engine in both] == [8, 24]
+
+
 def test_differences_are_of_whole_rows_and_of_every_activation() -> None:
     expected = np.array([[3.0, 4.0], [0.0, 1.0]])
     found = np.array([[3.0, 4.005], [0.0, 1.0]])
