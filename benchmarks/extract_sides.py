@@ -227,17 +227,19 @@ def _pixels(job: Job, count: int) -> Any:
     """(1, H, W, 3) pixels of the first pictures in turn, as an extraction has them decoded."""
     from featcache.extraction.pipeline import Decoders, Slot
     from featcache.images.clock import Clock
+    from featcache.images.loading import Kind
     from featcache.images.sources import content_hash, open_source
     from featcache.recipe import View
 
-    recipe, source = _backbone(job).recipe(), open_source(job.pictures)
+    kind = Kind.of(_backbone(job).recipe(), [View()])
+    source = open_source(job.pictures)
     paths = [sample.path for sample in source.scan().samples[:count]]
     slots = [Slot(content_hash(source.read(path)), path) for path in paths]
 
     def stream() -> Any:
-        with Decoders(source, recipe, cores()) as decoders:
+        with Decoders(source, cores()) as decoders:
             decoders.expect(len(slots))
-            yield from decoders.stream((View(),), slots, ahead=2 * BATCH, clock=Clock())
+            yield from decoders.stream(kind, slots, ahead=2 * BATCH, clock=Clock())
 
     return stream()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -20,12 +20,19 @@ from featcache.classifier.files import ClassifierFile
 from featcache.classifier.tuned import halved_at, tuned_stem
 from featcache.engines import Engine, available_cores, make_engine
 from featcache.engines.parity import refuse_disparity
-from featcache.errors import BackboneError, ClassifierError, PictureError, WeightsError
-from featcache.extraction.pipeline import Pixels, Unusable
+from featcache.errors import BackboneError, ClassifierError, WeightsError
+from featcache.extraction.pipeline import (
+    Pixels,
+    Unusable,
+    by_workers,
+    is_passing,
+    load_content,
+    load_file,
+    processes_for_files,
+)
 from featcache.extraction.shards import NOT_FINITE
-from featcache.images.files import read_file
-from featcache.images.loading import pictures_in_order, pixels_of_views
-from featcache.images.sources import content_hash
+from featcache.images.clock import Clock
+from featcache.images.workers import Workers
 from featcache.recipe import Recipe, View, differing_fields
 
 BATCH = 32
@@ -112,15 +119,14 @@ class Classifier:
         Raises:
             EngineError: no such engine, or it does not agree with torch on the first pictures.
         """
-        pixels = pictures_in_order(
-            partial(_load_file, self.recipe, (View(), *crops)),
-            paths,
-            threads=available_cores(),
-            ahead=2 * BATCH,
-        )
-        running = self.engine(engine, device)
-        vouched = running.name == "torch"
-        with closing(pixels):
+        cores = available_cores()
+        workers = Workers(partial(load_file, self.recipe, (View(), *crops)), again=is_passing)
+        with workers, ExitStack() as held:
+            workers.start(processes_for_files(len(paths), cores))
+            running = self.engine(engine, device)
+            vouched = running.name == "torch"
+            pixels = by_workers(workers, paths, threads=cores, ahead=2 * BATCH, clock=Clock())
+            held.enter_context(closing(pixels))
             for start in range(0, len(paths), BATCH):
                 some = paths[start : start + BATCH]
                 loaded = list(islice(pixels, len(some)))
@@ -137,7 +143,7 @@ class Classifier:
             name: of the picture, for the answer.
             content: of a picture's file.
         """
-        loaded = _load_content(self.recipe, (View(),), content)
+        loaded = load_content(self.recipe, (View(),), content)
         with engine:
             (answer,) = self._answer(engine, [name], [loaded])
         return answer
@@ -185,25 +191,6 @@ class Classifier:
                     yield Answer(path, plain, crops=np.array(crops).reshape(-1, len(plain)))
                 else:
                     yield Answer(path, None, NOT_FINITE)
-
-
-def _load_file(recipe: Recipe, views: Sequence[View], path: str) -> Pixels | Unusable:
-    """(V, H, W, 3) pixels of views of a picture."""
-    try:
-        content = read_file(".", path)
-    except PictureError as error:
-        return Unusable(str(error))
-    return _load_content(recipe, views, content)
-
-
-def _load_content(recipe: Recipe, views: Sequence[View], content: bytes) -> Pixels | Unusable:
-    """(V, H, W, 3) pixels of views of a picture's file in memory."""
-    try:
-        return pixels_of_views(content, recipe, views, content_hash(content))
-    except PictureError as error:
-        return Unusable(str(error))
-    except MemoryError:
-        return Unusable("too little memory to decode it", permanent=False)
 
 
 def load_classifier(

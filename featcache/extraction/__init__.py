@@ -1,7 +1,7 @@
 """Images x backbone x engine -> store.
 
     scanning   what the source holds now, and which rows are new, changed, moved, relabelled
-    pipeline   decoding in threads beside the forward pass, a bounded queue between them
+    pipeline   decoding in threads or processes beside the forward pass, so far ahead and no further
     shards     the unit of work: the rows of one shard, computed
     jobs       what is asked
     computing  plan, compute, commit; an open plan first

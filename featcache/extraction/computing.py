@@ -269,12 +269,12 @@ class Computing:
         places, views = Places(self._index), views_of(begun.shapes)
         slots = (slot for _, run in todo for slot in places.slots(run))
         ahead = 2 * begun.plan.batch_size
+        kind = Kind.of(job.recipe, views)
         if job.seat is not None:
             wanted = np.concatenate([run for _, run in todo])
-            kind = Kind.of(job.recipe, views)
             return job.seat.pixels(kind, wanted, slots, ahead=ahead, clock=clock)
         self._decoders.expect(sum(len(run) for _, run in todo))
-        return self._decoders.stream(views, slots, ahead=ahead, clock=clock)
+        return self._decoders.stream(kind, slots, ahead=ahead, clock=clock)
 
     def _batches(
         self,

@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from featcache.errors import PictureError
 from featcache.images.clock import Clock
+from featcache.images.files import read_file
 from featcache.images.folders import FolderSource
-from featcache.images.loading import Kind, pictures_in_order, pixels_of_kinds
+from featcache.images.loading import Kind, pictures_in_order, pixels_of_kinds, pixels_of_views
 from featcache.images.sources import Source, content_hash
 from featcache.images.tables import CsvSource
 from featcache.images.workers import Workers
@@ -29,6 +30,7 @@ from featcache.recipe import Preprocessing, Recipe, View
 Pixels = npt.NDArray[np.uint8]
 
 Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
 
 MANY_CORES, PICTURES_A_CORE = 8, 32
 """From how many cores, and pictures for each, processes decode: starting one takes as long as a
@@ -98,6 +100,31 @@ def load_kinds(
     return [_usable(made) for made in pixels_of_kinds(content, kinds, slot.content, clock)]
 
 
+def load_file(
+    recipe: Recipe, views: Sequence[View], path: str, clock: Clock | None = None
+) -> Pixels | Unusable:
+    """(V, H, W, 3) pixels of views of a file that no source names."""
+    clock = clock or Clock()
+    try:
+        with clock.stage("read"):
+            content = read_file(".", path)
+    except PictureError as error:
+        return Unusable(str(error))
+    return load_content(recipe, views, content, clock)
+
+
+def load_content(
+    recipe: Recipe, views: Sequence[View], content: bytes, clock: Clock | None = None
+) -> Pixels | Unusable:
+    """The same of a file in memory."""
+    try:
+        return pixels_of_views(content, recipe, views, content_hash(content), clock)
+    except PictureError as error:
+        return Unusable(str(error))
+    except MemoryError:
+        return Unusable("too little memory to decode it", permanent=False)
+
+
 def _usable(made: Pixels | PictureError | MemoryError) -> Pixels | Unusable:
     if isinstance(made, PictureError):
         return Unusable(str(made))
@@ -112,21 +139,18 @@ def blank_pixels(preprocessing: Preprocessing) -> Pixels:
 
 
 class Decoders:
-    """What decodes a source as a recipe says: threads, or processes where many are expected.
+    """What decodes a source: threads, or processes where many pictures are expected.
 
     Within a `with` block: at its end the processes end.
 
     Args:
         source: where the pictures are.
-        recipe: decoder and preprocessing.
         threads: how many decode; as many processes.
     """
 
-    def __init__(self, source: Source, recipe: Recipe, threads: int) -> None:
-        self._source, self._recipe, self._threads = source, recipe, threads
-        self._workers = Workers[_Asked, Pixels | Unusable](
-            partial(_load_asked, source, recipe), again=_is_passing
-        )
+    def __init__(self, source: Source, threads: int) -> None:
+        self._source, self._threads = source, threads
+        self._workers = Workers[_Asked, _Made](partial(_load_asked, source), again=_any_is_passing)
 
     def __enter__(self) -> Self:
         self._workers.__enter__()
@@ -140,32 +164,25 @@ class Decoders:
         self._workers.start(processes_for(self._source, pictures, self._threads))
 
     def stream(
-        self, views: Sequence[View], slots: Iterable[Slot], *, ahead: int, clock: Clock
+        self, kind: Kind, slots: Iterable[Slot], *, ahead: int, clock: Clock
     ) -> Generator[Pixels | Unusable, None, None]:
-        """As `stream_pixels`; where processes decode, at least two chunks ahead each."""
-        if not (processes := len(self._workers)):
-            return stream_pixels(
-                self._source,
-                self._recipe,
-                views,
-                slots,
-                threads=self._threads,
-                ahead=ahead,
-                clock=clock,
-            )
-        load = partial(self._workers.load, clock=clock)
-        chunks = _chunks(((views, slot) for slot in slots), CHUNK)
-        ahead = max(ahead // CHUNK, 2 * processes)
-        return _flat(pictures_in_order(load, chunks, threads=processes, ahead=ahead))
+        """(V, H, W, 3) pixels of each slot in order; see `by_workers`."""
+        asked = (((kind,), slot) for slot in slots)
+        made = by_workers(self._workers, asked, threads=self._threads, ahead=ahead, clock=clock)
+        return _of_one_kind(made)
+
+    def load(self, kinds: Sequence[Kind], slot: Slot, clock: Clock) -> list[Pixels | Unusable]:
+        """What `load_kinds` gives of one slot. Called from several threads."""
+        (made,) = self._workers.load([(kinds, slot)], clock)
+        return made
 
 
-_Asked = tuple[Sequence[View], Slot]
+_Asked = tuple[Sequence[Kind], Slot]
+_Made = list[Pixels | Unusable]
 
 
-def _load_asked(
-    source: Source, recipe: Recipe, asked: _Asked, clock: Clock | None = None
-) -> Pixels | Unusable:
-    return load_views(source, recipe, *asked, clock)
+def _load_asked(source: Source, asked: _Asked, clock: Clock | None = None) -> _Made:
+    return load_kinds(source, *asked, clock)
 
 
 def stream_pixels(
@@ -185,18 +202,59 @@ def stream_pixels(
 
 def processes_for(source: Source, pictures: int, cores: int) -> int:
     """How many processes are to decode so many pictures; 0: threads of this one do."""
-    enough = cores >= MANY_CORES and pictures >= PICTURES_A_CORE * cores
-    return cores if enough and isinstance(source, FolderSource | CsvSource) else 0
+    return processes_for_files(pictures, cores) if isinstance(source, _OF_FILES) else 0
 
 
-def _flat(lists: Generator[list[Item], None, None]) -> Generator[Item, None, None]:
-    with closing(lists):
+def processes_for_files(pictures: int, cores: int) -> int:
+    """The same of pictures that are files."""
+    return cores if cores >= MANY_CORES and pictures >= PICTURES_A_CORE * cores else 0
+
+
+_OF_FILES = FolderSource | CsvSource
+
+
+def by_workers(
+    workers: Workers[Item, Loaded],
+    items: Iterable[Item],
+    *,
+    threads: int,
+    ahead: int,
+    clock: Clock,
+) -> Generator[Loaded, None, None]:
+    """What is made of each item, in order; see `in_order`.
+
+    Args:
+        workers: that were started, each to be at least two chunks ahead; none: threads load.
+        items: what to load.
+        threads: how many threads.
+        ahead: how many items may be loaded before they are asked for.
+        clock: of the stages.
+    """
+    size = 1
+    if processes := len(workers):
+        size, threads, ahead = CHUNK, processes, max(ahead // CHUNK, 2 * processes)
+    load = partial(workers.load, clock=clock)
+    chunks = _chunks(items, size)
+    with closing(pictures_in_order(load, chunks, threads=threads, ahead=ahead)) as lists:
         for several in lists:
             yield from several
 
 
-def _is_passing(loaded: Pixels | Unusable) -> bool:
-    return isinstance(loaded, Unusable) and not loaded.permanent
+def _of_one_kind(
+    made: Generator[_Made, None, None],
+) -> Generator[Pixels | Unusable, None, None]:
+    with closing(made):
+        for (pixels,) in made:
+            yield pixels
+
+
+def is_passing(made: Pixels | Unusable) -> bool:
+    """Whether it may go better another time, or elsewhere."""
+    return isinstance(made, Unusable) and not made.permanent
+
+
+def _any_is_passing(loaded: _Made) -> bool:
+    return any(map(is_passing, loaded))
 
 
 def _chunks(items: Iterable[Item], size: int) -> Generator[list[Item], None, None]:

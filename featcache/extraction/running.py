@@ -91,7 +91,7 @@ def steps(job: Job, progress: Progress | None = None) -> Generator[None, None, E
     job = calibrated(job)
     recipe, kept = job.recipe, Kept(job)
     backbone = {"name": job.backbone.name, "locator": job.backbone.locator}
-    decoders = Decoders(job.source, recipe, job.threads or available_cores())
+    decoders = Decoders(job.source, job.threads or available_cores())
     with (
         writing(
             job.folder, recipe, backbone, job.source.locator, replace_source=job.replace_source

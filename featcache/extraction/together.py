@@ -21,7 +21,7 @@ import numpy.typing as npt
 from featcache.engines import available_cores
 from featcache.engines.memory import kept_memory
 from featcache.extraction.jobs import Job, Progress
-from featcache.extraction.pipeline import Pixels, Slot, Unusable, load_kinds
+from featcache.extraction.pipeline import Decoders, Pixels, Slot, Unusable
 from featcache.extraction.running import Extraction, steps
 from featcache.extraction.scanning import Scan
 from featcache.images.clock import Clock
@@ -143,6 +143,7 @@ class Seat:
             clock: of reading and decoding, for whoever was first to ask for a picture.
         """
         self.kind, self.wanted, self.asked, self.place = kind, wanted, 0, _FIRST
+        self.together.decoders.expect(len(wanted))
         self.together.watch(clock)
         return self._given(kind, slots, ahead, clock)
 
@@ -195,11 +196,13 @@ class Together:
         threads: that decode; None takes all cores.
 
     Attributes:
+        decoders: of the pictures of all.
         fresh: the last scan that one of them made, whose stat keys vouch for the next.
     """
 
     def __init__(self, source: Source, threads: int | None) -> None:
-        self._source, self._threads = source, threads or available_cores()
+        self._threads = threads or available_cores()
+        self.decoders = Decoders(source, self._threads)
         self.fresh: Scan | None = None
         self._seats: list[Seat] = []
         self._entries: dict[bytes, _Entry] = {}
@@ -207,6 +210,7 @@ class Together:
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
+        self._held.enter_context(self.decoders)
         self._held.enter_context(reused_memory(self._threads))
         self._pool = ThreadPoolExecutor(self._threads, "featcache-together")
         self._held.callback(self._pool.shutdown, wait=True, cancel_futures=True)
@@ -264,17 +268,16 @@ class Together:
     def _begun(self, seat: Seat, kind: Kind, slot: Slot, clock: Clock) -> _Entry:
         others = [s for s in self._seats if s is not seat and s.wants(slot.content)]
         kinds = list(dict.fromkeys([kind, *(s.kind for s in others if s.kind)]))
-        future = self._pool.submit(_made, self._source, kinds, slot, clock)
+        future = self._pool.submit(self._made, kinds, slot, clock)
         entry = _Entry(future, {id(s) for s in others})
         if others:
             self._entries[slot.content] = entry
         return entry
 
-
-def _made(
-    source: Source, kinds: Sequence[Kind], slot: Slot, clock: Clock
-) -> dict[Kind, Pixels | Unusable]:
-    return dict(zip(kinds, load_kinds(source, kinds, slot, clock), strict=True))
+    def _made(
+        self, kinds: Sequence[Kind], slot: Slot, clock: Clock
+    ) -> dict[Kind, Pixels | Unusable]:
+        return dict(zip(kinds, self.decoders.load(kinds, slot, clock), strict=True))
 
 
 def _opaque(content: bytes) -> np.void:

@@ -19,10 +19,12 @@ from PIL import Image
 from skimage import data
 
 from featcache import api
+from featcache.engines import available_cores
 from featcache.extraction import pipeline
 from featcache.extraction.pipeline import Decoders, Slot, Unusable, processes_for
 from featcache.images import workers as module
 from featcache.images.clock import Clock
+from featcache.images.loading import Kind
 from featcache.images.sources import Source, content_hash, open_source
 from featcache.recipe import Preprocessing, Recipe, View
 
@@ -58,11 +60,11 @@ def streaming(
     """Pixels of slots, by two threads or by processes."""
     with (
         pytest.MonkeyPatch.context() as patch,
-        Decoders(source, RECIPE, threads=processes or 2) as decoders,
+        Decoders(source, threads=processes or 2) as decoders,
     ):
         patch.setattr(pipeline, "MANY_CORES", 1 if processes else 99)
         decoders.expect(len(slots))
-        stream = decoders.stream(VIEWS, slots, ahead=8, clock=clock or Clock())
+        stream = decoders.stream(Kind.of(RECIPE, VIEWS), slots, ahead=8, clock=clock or Clock())
         with closing(stream):
             yield stream
 
@@ -204,6 +206,40 @@ def test_they_decode_where_cores_and_pictures_are_many_and_files(folder: Path) -
     assert processes_for(digits, 100_000, 16) == 0
 
 
+def test_a_process_that_decodes_needs_no_torch() -> None:
+    code = (
+        "import sys, featcache.images.workers, featcache.extraction.pipeline;"
+        "print([name for name in ('torch', 'timm', 'h5py', 'sklearn') if name in sys.modules])"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_caches_of_several_networks_are_those_of_threads(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Any]
+) -> None:
+    given: dict[str, Any] = {
+        "backbone": "timm/test_resnet,timm/test_vit",
+        "weights": "random",
+        "image_size": 32,
+    }
+    here = api.extract_each(folder, out=tmp_path / "threads", **given)
+    assert not started
+    monkeypatch.setattr(pipeline, "MANY_CORES", 1)
+    monkeypatch.setattr(pipeline, "PICTURES_A_CORE", 1)
+    there = api.extract_each(folder, out=tmp_path / "processes", **given)
+    assert len(started) == pipeline.processes_for_files(COUNT, available_cores())
+    assert [each.skipped for each in there] == [each.skipped for each in here]
+    assert written(tmp_path / "processes") == written(tmp_path / "threads")
+
+
+def written(root: Path) -> dict[str, bytes]:
+    """What is in files, but for the journals."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != "log.jsonl")
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
 def test_a_cache_is_byte_for_byte_that_of_threads(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Any]
 ) -> None:
@@ -219,12 +255,4 @@ def test_a_cache_is_byte_for_byte_that_of_threads(
     count = len(started)
     assert api.extract(folder, out=tmp_path / "processes", **given).computed == 0
     assert len(started) == count, "nothing was to be decoded"
-    one, other = (
-        {
-            path.relative_to(tmp_path / name).as_posix(): path.read_bytes()
-            for path in (tmp_path / name).rglob("*")
-            if path.is_file() and path.name != "log.jsonl"
-        }
-        for name in ("threads", "processes")
-    )
-    assert one == other
+    assert written(tmp_path / "processes") == written(tmp_path / "threads")
