@@ -61,9 +61,9 @@ def _real_disable() -> Callable[..., Any]:
 class _Utilities(ModuleType):
     """Stands for `torch._dynamo.utils` until something else than `is_compile_supported` is used."""
 
-    @staticmethod
-    def is_compile_supported(device_type: Any) -> Any:
+    def is_compile_supported(self, device_type: Any) -> Any:
         """What the real one says."""
+        self.withdraw()
         return importlib.import_module(_NAME).is_compile_supported(device_type)
 
     def withdraw(self) -> None:
@@ -79,15 +79,15 @@ class _Utilities(ModuleType):
 
 
 def _disable(
-    fn: Callable[..., Any] | None = None, recursive: bool = True, *, reason: str | None = None
+    fn: Callable[..., Any] | None = None, *options: Any, **named_options: Any
 ) -> Callable[..., Any]:
-    """`torch.compiler.disable`, which is called when the function is."""
+    """`torch.compiler.disable`, which is called, as this was, when the function is."""
     if fn is None:
-        return functools.partial(_disable, recursive=recursive, reason=reason)
+        return lambda given: _disable(given, *options, **named_options)
 
     @functools.cache
     def disabled() -> Callable[..., Any]:
-        return importlib.import_module("torch._dynamo").disable(fn, recursive, reason=reason)
+        return _real_disable()(fn, *options, **named_options)
 
     @functools.wraps(fn)
     def called(*args: Any, **named: Any) -> Any:

@@ -60,6 +60,20 @@ def test_the_compiler_can_be_imported_within() -> None:
     """)
 
 
+def test_nothing_looks_for_garbage_while_commands_are_imported() -> None:
+    for first in ("import featcache as fc; fc.extract", "from featcache import api; api.extract"):
+        _run(f"""
+            import gc, sys
+
+            phases = []
+            gc.callbacks.append(lambda phase, info: phases.append(phase))
+            {first}
+            assert "timm" in sys.modules
+            runs = phases.count("start")  # some 600 where nothing is paused
+            assert runs < 100, runs
+        """)
+
+
 def test_the_collector_is_as_it_was() -> None:
     was = gc.isenabled()
     try:

@@ -21,6 +21,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from featcache.lean import collector_paused
+
 if TYPE_CHECKING:
     from featcache.api.caches import info
     from featcache.api.comparing import compare
@@ -88,5 +90,6 @@ def __getattr__(name: str) -> Any:
     """Load a command's file when it is first asked for: `verify` needs no network library."""
     for home, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"featcache.api.{home}"), name)
+            with collector_paused():
+                return getattr(import_module(f"featcache.api.{home}"), name)
     raise AttributeError(f"module 'featcache.api' has no attribute {name!r}")

@@ -71,7 +71,7 @@ class ExtractRequest:
             "int8" (OpenVINO and the extra `int8`; for probing, not for a classifier to keep).
         batch_size: rows a forward pass; None takes 32, or as many as there are to compute if
             fewer, or what an interrupted run began with.
-        threads: decoding threads, None for all cores; changes no value.
+        threads: threads, or processes, that decode, None for all cores; changes no value.
         shard_rows: rows a shard, None to let the plan decide; a crash costs at most one shard.
         strict: a picture that cannot be read is an error instead of a skip.
         verify_content: hash every file again, whatever its time stamps say.

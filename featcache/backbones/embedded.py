@@ -59,7 +59,11 @@ class EmbeddedOrigin(TimmOrigin):
         """
         return self._renamed(state, self.build().state_dict()) if _FOREIGN in state else state
 
-    def _renamed(self, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _renamed(
+        self, state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        if _FOREIGN not in state:
+            return state
         if [tuple(t.shape) for t in state.values()] != [tuple(t.shape) for t in own.values()]:
             raise WeightsError(
                 f"{self.name}: {len(state)} tensors in the weights, {len(own)} in the network, or "

@@ -258,7 +258,7 @@ class Computing:
 
         It takes half a second or more, and nothing of what it gives is kept.
         """
-        if engine.device != "cpu" and begun.todo():
+        if engine.device != "cpu" and self._decoders.processes:
             blank = blank_pixels(self._job.backbone.preprocessing)
             with self.profile.running():
                 engine.run_all(np.stack([blank] * begun.plan.batch_size))

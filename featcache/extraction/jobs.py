@@ -47,7 +47,7 @@ class Job:
         compiled: folder where engines keep what they compiled, for a second start; None: nowhere.
         batch_size: rows a forward pass; None takes the open plan's, else `DEFAULT_BATCH`, or as
             many as are missing.
-        threads: decoding threads; None takes all cores. Never changes a byte.
+        threads: threads, or processes, that decode; None takes all cores. Never changes a byte.
         shard_rows: slots a shard, rounded up to whole batches; None lets the plan decide.
         strict: an unreadable picture is an error.
         verify_content: read every file again, whatever its stat key says.

@@ -37,7 +37,7 @@ MANY_CORES, PICTURES_A_CORE = 8, 32
 hundred pictures of a small camera do."""
 
 CHUNK = 4
-"""Pictures a process is asked for at once."""
+"""Pictures a process is asked for at once, where they are asked for in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,10 @@ def load_unnamed(source: Source, recipe: Recipe, path: str) -> Pixels | Unusable
 
 
 def load_views(
-    source: Source,
-    recipe: Recipe,
-    views: Sequence[View],
-    slot: Slot,
-    clock: Clock | None = None,
+    source: Source, recipe: Recipe, views: Sequence[View], slot: Slot
 ) -> Pixels | Unusable:
     """(V, H, W, 3) uint8 pixels of views of one slot, decoded once, or why there are none."""
-    (loaded,) = load_kinds(source, [Kind.of(recipe, views)], slot, clock)
+    (loaded,) = load_kinds(source, [Kind.of(recipe, views)], slot)
     return loaded
 
 
@@ -163,6 +159,11 @@ class Decoders:
         """Start processes if so many pictures repay it; nothing waits for them."""
         self._workers.start(processes_for(self._source, pictures, self._threads))
 
+    @property
+    def processes(self) -> int:
+        """How many were started."""
+        return len(self._workers)
+
     def stream(
         self, kind: Kind, slots: Iterable[Slot], *, ahead: int, clock: Clock
     ) -> Generator[Pixels | Unusable, None, None]:
@@ -193,10 +194,9 @@ def stream_pixels(
     *,
     threads: int,
     ahead: int,
-    clock: Clock | None = None,
 ) -> Generator[Pixels | Unusable, None, None]:
     """(V, H, W, 3) pixels of each slot in order; see `in_order`."""
-    load_one = partial(load_views, source, recipe, views, clock=clock)
+    load_one = partial(load_views, source, recipe, views)
     return pictures_in_order(load_one, slots, threads=threads, ahead=ahead)
 
 
@@ -232,7 +232,8 @@ def by_workers(
     """
     size = 1
     if processes := len(workers):
-        size, threads, ahead = CHUNK, processes, max(ahead // CHUNK, 2 * processes)
+        size, ahead = CHUNK, max(ahead // CHUNK, 2 * processes)
+        threads = max(threads, processes)  # one waits for each; the system may allow few processes
     load = partial(workers.load, clock=clock)
     chunks = _chunks(items, size)
     with closing(pictures_in_order(load, chunks, threads=threads, ahead=ahead)) as lists:

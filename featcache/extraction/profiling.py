@@ -46,25 +46,27 @@ class Profile:
 
     Attributes:
         clock: of its stages and waits.
-        seconds: that passed. cpu: that were computed, in all threads and processes.
+        seconds: that passed.
     """
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.seconds = self.cpu = 0.0
+        self.seconds = self._cpu = 0.0
+
+    @property
+    def cpu(self) -> float:
+        """Seconds that were computed, in all threads and processes."""
+        return self._cpu + self.clock.elsewhere
 
     @contextmanager
     def running(self) -> Generator[None, None, None]:
         """Within it a step of a pass runs."""
-        started, computed = time.perf_counter(), self._computed()
+        started, computed = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.seconds += time.perf_counter() - started
-            self.cpu += self._computed() - computed
-
-    def _computed(self) -> float:
-        return time.process_time() + self.clock.elsewhere
+            self._cpu += time.process_time() - computed
 
     def waited_for(self, items: Iterator[Item], name: str) -> Iterator[Item]:
         """Items, the time until each is there counted as waited."""

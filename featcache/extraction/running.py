@@ -19,6 +19,7 @@ from featcache.extraction.lowering import Lowering, compare_with_fp32
 from featcache.extraction.pipeline import Decoders
 from featcache.extraction.profiling import Profile, Watch
 from featcache.extraction.scanning import Changes, Scan, compare, scan
+from featcache.extraction.selecting import device_of
 from featcache.heads.grid import differ
 from featcache.images.sources import Source
 from featcache.naming import shown
@@ -149,7 +150,8 @@ def _scan(
 ) -> Scan:
     """Scan the source; which stat keys may be trusted depends on when the last scan began.
 
-    What a new cache reads now it decodes next.
+    What a new cache reads now it decodes next: processes for it start meanwhile, but where engines
+    are tried before, on cores that must be quiet.
     """
     if job.as_indexed and before is not None:
         return Scan(before, {}, (), 0, None)
@@ -162,7 +164,7 @@ def _scan(
     )
 
     def hashed(done: int, total: int) -> None:
-        if done == 1 and before is None and not job.seat:
+        if done == 1 and before is None and not job.seat and device_of(job) != "cpu":
             decoders.expect(total)
         if progress:
             progress("hash", done, total)

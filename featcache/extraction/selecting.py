@@ -24,6 +24,18 @@ from featcache.store.index import Index
 from featcache.store.manifest import Plan
 
 
+def device_of(job: Job) -> str:
+    """The full name of the device that a job computes on, so that an engine is made once.
+
+    Raises:
+        EngineError: it is not on this machine.
+    """
+    openvino = job.engine == "openvino" or job.precision == "int8"
+    if openvino and job.device == "auto":
+        return "cpu"
+    return str(resolve_device(job.device))
+
+
 class Engines:
     """What runs the stems of a job.
 
@@ -51,7 +63,7 @@ class Engines:
             EngineError: it is not there.
         """
         job, stem = self._job, self._stem(streams)
-        device, threads = (plan.device, plan.threads) if plan else (self._device(), None)
+        device, threads = (plan.device, plan.threads) if plan else (device_of(job), None)
         key = repr((stem, name, device, threads or available_cores()))
         if key not in self._made:
             self._made[key] = make_engine(
@@ -98,13 +110,6 @@ class Engines:
     def _stem(self, streams: Collection[Stream]) -> str:
         """Names what gives the outputs of some streams."""
         return sha256_json([self._job.recipe.key, [list(each) for each in outputs_of(streams)]])
-
-    def _device(self) -> str:
-        """By its full name, so that an engine is made once."""
-        openvino = self._job.engine == "openvino" or self._job.precision == "int8"
-        if openvino and self._job.device == "auto":
-            return "cpu"
-        return str(resolve_device(self._job.device))
 
     def _trial(self, streams: Collection[Stream], contents: Contents) -> Trial:
         return Trial(

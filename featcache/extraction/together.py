@@ -143,7 +143,6 @@ class Seat:
             clock: of reading and decoding, for whoever was first to ask for a picture.
         """
         self.kind, self.wanted, self.asked, self.place = kind, wanted, 0, _FIRST
-        self.together.decoders.expect(len(wanted))
         self.together.watch(clock)
         return self._given(kind, slots, ahead, clock)
 
@@ -266,6 +265,7 @@ class Together:
                 del self._entries[content]
 
     def _begun(self, seat: Seat, kind: Kind, slot: Slot, clock: Clock) -> _Entry:
+        self.decoders.expect(max(len(s.wanted) for s in self._seats))  # now that all have chosen
         others = [s for s in self._seats if s is not seat and s.wants(slot.content)]
         kinds = list(dict.fromkeys([kind, *(s.kind for s in others if s.kind)]))
         future = self._pool.submit(self._made, kinds, slot, clock)

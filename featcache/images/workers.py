@@ -79,9 +79,10 @@ class Workers(Generic[Item, Loaded]):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for worker in self._started:
+        started, self._started = self._started, []
+        for worker in started:
             worker.kill()
-        for worker in self._started:
+        for worker in started:
             worker.close()
 
     def load(self, items: Sequence[Item], clock: Clock) -> list[Loaded]:
@@ -99,6 +100,10 @@ class Workers(Generic[Item, Loaded]):
         try:
             loaded, seconds = worker.ask(items)
         except _GONE:
+            with contextlib.suppress(ValueError):
+                self._started.remove(worker)  # the next `start` fills up
+            worker.kill()
+            worker.close()
             self._warn()
             return [here(item) for item in items]
         self._idle.put(worker)

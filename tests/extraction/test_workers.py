@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from PIL import Image
 from skimage import data
 
 from featcache import api
-from featcache.engines import available_cores
 from featcache.extraction import pipeline
 from featcache.extraction.pipeline import Decoders, Slot, Unusable, processes_for
 from featcache.images import workers as module
@@ -144,13 +144,17 @@ def test_killed_workers_are_missed_by_nothing(
 
 
 def test_without_processes_this_one_decodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[Any] = []
+
     def refuse(*args: Any, **kwargs: Any) -> Any:
+        refused.append(args)
         raise BlockingIOError("Resource temporarily unavailable")
 
     source = open_source(folder)
-    slots = slots_of(source)
+    slots = many(slots_of(source))
     monkeypatch.setattr(module.subprocess, "Popen", refuse)
     assert same(pixels(source, slots, processes=2), pixels(source, slots))
+    assert len(refused) == 1, "it asks no more where the system allows none"
 
 
 def test_who_stops_early_leaves_no_process(folder: Path, started: list[Any]) -> None:
@@ -206,6 +210,45 @@ def test_they_decode_where_cores_and_pictures_are_many_and_files(folder: Path) -
     assert processes_for(digits, 100_000, 16) == 0
 
 
+def test_killed_workers_are_replaced_at_the_next_start(folder: Path, started: list[Any]) -> None:
+    source = open_source(folder)
+    slots = [slot for slot in slots_of(source) if slot.path.endswith("jpg")][:4]
+    kind, clock = Kind.of(RECIPE, VIEWS), Clock()
+    with module.Workers(partial(pipeline._load_asked, source), again=lambda made: False) as workers:
+        workers.start(1)
+        workers._started[0]._welcome.join()
+        started[0].kill()
+        workers.load([((kind,), slots[0])], clock)
+        assert len(workers) == 0
+        workers.start(1)
+        workers._started[0]._welcome.join()
+        before = clock.elsewhere
+        (made,) = workers.load([((kind,), slots[0])], clock)
+        assert clock.elsewhere > before
+    assert [process.poll() is not None for process in started] == [True, True]
+    assert np.array_equal(made[0], pixels(source, slots[:1])[0])
+
+
+def by_processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have processes decode all of it from now on; how many pictures they are asked for at once."""
+    asked, start, ask = list[int](), module.Workers.start, module._Worker.ask
+
+    def waited_for(self: Any, count: int) -> None:
+        start(self, count)
+        for worker in self._started:
+            worker._welcome.join()
+
+    def noted(self: Any, items: Any) -> Any:
+        asked.append(len(items))
+        return ask(self, items)
+
+    monkeypatch.setattr(module.Workers, "start", waited_for)
+    monkeypatch.setattr(module._Worker, "ask", noted)
+    monkeypatch.setattr(pipeline, "MANY_CORES", 1)
+    monkeypatch.setattr(pipeline, "PICTURES_A_CORE", 1)
+    return asked
+
+
 def test_a_process_that_decodes_needs_no_torch() -> None:
     code = (
         "import sys, featcache.images.workers, featcache.extraction.pipeline;"
@@ -223,13 +266,14 @@ def test_caches_of_several_networks_are_those_of_threads(
         "backbone": "timm/test_resnet,timm/test_vit",
         "weights": "random",
         "image_size": 32,
+        "threads": 2,
     }
     here = api.extract_each(folder, out=tmp_path / "threads", **given)
     assert not started
-    monkeypatch.setattr(pipeline, "MANY_CORES", 1)
-    monkeypatch.setattr(pipeline, "PICTURES_A_CORE", 1)
+    asked = by_processes(monkeypatch)
     there = api.extract_each(folder, out=tmp_path / "processes", **given)
-    assert len(started) == pipeline.processes_for_files(COUNT, available_cores())
+    assert len(started) == 2
+    assert sum(asked) == COUNT + 2, "each file once, for both"
     assert [each.skipped for each in there] == [each.skipped for each in here]
     assert written(tmp_path / "processes") == written(tmp_path / "threads")
 
@@ -243,13 +287,18 @@ def written(root: Path) -> dict[str, bytes]:
 def test_a_cache_is_byte_for_byte_that_of_threads(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Any]
 ) -> None:
-    given: dict[str, Any] = {"backbone": "timm/test_resnet", "weights": "random", "image_size": 32}
+    given: dict[str, Any] = {
+        "backbone": "timm/test_resnet",
+        "weights": "random",
+        "image_size": 32,
+        "threads": 2,
+    }
     here = api.extract(folder, out=tmp_path / "threads", **given)
     assert not started
-    monkeypatch.setattr(pipeline, "MANY_CORES", 1)
-    monkeypatch.setattr(pipeline, "PICTURES_A_CORE", 1)
+    asked = by_processes(monkeypatch)
     there = api.extract(folder, out=tmp_path / "processes", **given)
-    assert started
+    assert len(started) == 2
+    assert sum(asked) == COUNT + 2
     assert there.computed == here.computed == COUNT + 1
     assert there.skipped == here.skipped
     count = len(started)

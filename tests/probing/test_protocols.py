@@ -117,10 +117,15 @@ def test_clip_is_its_search_with_scikit_learn(split: Any) -> None:
 
     probed = run_protocol("clip", data, SPEC)
     agrees(probed, data, 10.0**peak, train | val)
-    assert accuracies(probed) == pytest.approx(referee.known)
+    assert named(accuracies(probed)) == pytest.approx(named(referee.known))
     assert len(probed.path) == len(referee.known)
     assert "appendix A.3" in probed.method
     assert "the val split, refit on both, measured on test" in probed.method
+
+
+def named(accuracy: dict[float, float]) -> dict[str, float]:
+    """By C as it is written: the last bit of a power is the processor's."""
+    return {f"{C:.9e}": value for C, value in accuracy.items()}
 
 
 def test_the_values_of_clip_are_eight_a_decade_and_have_that_of_its_code() -> None:
