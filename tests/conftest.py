@@ -38,6 +38,33 @@ def tried() -> Callable[..., None]:
 
 
 @pytest.fixture
+def by_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
+    """Once called, two processes decode all there is; gives how much each was asked for at once."""
+    from featcache.extraction import pipeline
+    from featcache.images import workers
+
+    asked, start, ask = list[int](), workers.Workers.start, workers._Worker.ask
+
+    def waited_for(self: Any, count: int) -> None:
+        start(self, min(count, 2))
+        for worker in self._started:
+            worker._welcome.join()
+
+    def noted(self: Any, items: Any) -> Any:
+        asked.append(len(items))
+        return ask(self, items)
+
+    def begin() -> list[int]:
+        monkeypatch.setattr(workers.Workers, "start", waited_for)
+        monkeypatch.setattr(workers._Worker, "ask", noted)
+        monkeypatch.setattr(pipeline, "MANY_CORES", 1)
+        monkeypatch.setattr(pipeline, "PICTURES_A_CORE", 1)
+        return asked
+
+    return begin
+
+
+@pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Networks this small gain nothing from threads, which wait long where cores are shared."""
     import torch

@@ -14,8 +14,6 @@ from featcache import api
 from featcache.classifier import files
 from featcache.classifier.joined import load_classifier, trusted_name
 from featcache.errors import BackboneError, ClassifierError, WeightsError
-from featcache.extraction import pipeline
-from featcache.images import workers
 from featcache.store.cache import Cache
 
 
@@ -37,39 +35,19 @@ def test_from_pixels_as_from_features(saved: Path, cache: Path, pictures: Path) 
 
 
 def test_processes_give_the_answers_of_threads(
-    saved: Path, cache: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: Path, cache: Path, pictures: Path, tmp_path: Path, by_processes: Any
 ) -> None:
     loaded, broken = load_classifier(saved), tmp_path / "broken.png"
     broken.write_bytes(b"no picture, but some bytes")
     some = [*paths_of(cache, pictures), str(broken), "missing.png"] * 4
     expected = list(loaded.answers(some))
-    asked = by_processes(monkeypatch)
+    asked = by_processes()
     found = list(loaded.answers(some))
     assert sum(asked) > 0
     for one, other in zip(expected, found, strict=True):
         assert (one.path, one.error) == (other.path, other.error)
         assert one.error or np.array_equal(one.logits, other.logits)
     assert sum(answer.error is not None for answer in found) == 8
-
-
-def by_processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Have two processes decode from now on; how many pictures they were asked for at once."""
-    asked, start, ask = list[int](), workers.Workers.start, workers._Worker.ask
-
-    def started(self: Any, count: int) -> None:
-        start(self, min(count, 2))
-        for worker in self._started:
-            worker._welcome.join()
-
-    def noted(self: Any, items: Any) -> Any:
-        asked.append(len(items))
-        return ask(self, items)
-
-    monkeypatch.setattr(workers.Workers, "start", started)
-    monkeypatch.setattr(workers._Worker, "ask", noted)
-    monkeypatch.setattr(pipeline, "MANY_CORES", 1)
-    monkeypatch.setattr(pipeline, "PICTURES_A_CORE", 1)
-    return asked
 
 
 def test_a_picture_gives_the_same_alone_and_among_others(

@@ -229,26 +229,6 @@ def test_killed_workers_are_replaced_at_the_next_start(folder: Path, started: li
     assert np.array_equal(made[0], pixels(source, slots[:1])[0])
 
 
-def by_processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Have processes decode all of it from now on; how many pictures they are asked for at once."""
-    asked, start, ask = list[int](), module.Workers.start, module._Worker.ask
-
-    def waited_for(self: Any, count: int) -> None:
-        start(self, count)
-        for worker in self._started:
-            worker._welcome.join()
-
-    def noted(self: Any, items: Any) -> Any:
-        asked.append(len(items))
-        return ask(self, items)
-
-    monkeypatch.setattr(module.Workers, "start", waited_for)
-    monkeypatch.setattr(module._Worker, "ask", noted)
-    monkeypatch.setattr(pipeline, "MANY_CORES", 1)
-    monkeypatch.setattr(pipeline, "PICTURES_A_CORE", 1)
-    return asked
-
-
 def test_a_process_that_decodes_needs_no_torch() -> None:
     code = (
         "import sys, featcache.images.workers, featcache.extraction.pipeline;"
@@ -259,22 +239,27 @@ def test_a_process_that_decodes_needs_no_torch() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_caches_of_several_networks_are_those_of_threads(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Any]
+@pytest.mark.parametrize("backbone", ["timm/test_resnet", "timm/test_resnet,timm/test_vit"])
+def test_a_cache_is_byte_for_byte_that_of_threads(
+    folder: Path, tmp_path: Path, started: list[Any], by_processes: Any, backbone: str
 ) -> None:
-    given: dict[str, Any] = {
-        "backbone": "timm/test_resnet,timm/test_vit",
-        "weights": "random",
-        "image_size": 32,
-        "threads": 2,
-    }
-    here = api.extract_each(folder, out=tmp_path / "threads", **given)
+    several = "," in backbone
+
+    def extracted(name: str) -> tuple[Any, ...]:
+        given: dict[str, Any] = {"weights": "random", "image_size": 32, "threads": 2}
+        given |= {"backbone": backbone, "out": tmp_path / name}
+        return api.extract_each(folder, **given) if several else (api.extract(folder, **given),)
+
+    here = extracted("threads")
     assert not started
-    asked = by_processes(monkeypatch)
-    there = api.extract_each(folder, out=tmp_path / "processes", **given)
+    asked = by_processes()
+    there = extracted("processes")
     assert len(started) == 2
-    assert sum(asked) == COUNT + 2, "each file once, for both"
+    assert sum(asked) == COUNT + 2, "each file once"
+    assert [each.computed for each in there] == [COUNT + 1] * len(here)
     assert [each.skipped for each in there] == [each.skipped for each in here]
+    assert [each.computed for each in extracted("processes")] == [0] * len(here)
+    assert len(started) == 2, "nothing was to be decoded"
     assert written(tmp_path / "processes") == written(tmp_path / "threads")
 
 
@@ -282,26 +267,3 @@ def written(root: Path) -> dict[str, bytes]:
     """What is in files, but for the journals."""
     files = (path for path in root.rglob("*") if path.is_file() and path.name != "log.jsonl")
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
-
-
-def test_a_cache_is_byte_for_byte_that_of_threads(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Any]
-) -> None:
-    given: dict[str, Any] = {
-        "backbone": "timm/test_resnet",
-        "weights": "random",
-        "image_size": 32,
-        "threads": 2,
-    }
-    here = api.extract(folder, out=tmp_path / "threads", **given)
-    assert not started
-    asked = by_processes(monkeypatch)
-    there = api.extract(folder, out=tmp_path / "processes", **given)
-    assert len(started) == 2
-    assert sum(asked) == COUNT + 2
-    assert there.computed == here.computed == COUNT + 1
-    assert there.skipped == here.skipped
-    count = len(started)
-    assert api.extract(folder, out=tmp_path / "processes", **given).computed == 0
-    assert len(started) == count, "nothing was to be decoded"
-    assert written(tmp_path / "processes") == written(tmp_path / "threads")
