@@ -30,7 +30,7 @@ _RUNS, _LONG_ENOUGH = 2, 0.3
 apart what is about as quick."""
 
 _APART = 1.5
-"""Rates whose first runs are this far apart are so without what is done once, and without luck."""
+"""Engines whose first runs are this far apart are not run again to tell which is quicker."""
 
 
 @dataclass(frozen=True)
