@@ -74,6 +74,26 @@ def test_nothing_looks_for_garbage_while_commands_are_imported() -> None:
         """)
 
 
+def test_a_process_of_its_own_never_looks_through_what_it_imported() -> None:
+    command_line = """
+        from featcache_cli.app import main
+        try:
+            main()
+        except SystemExit:
+            pass
+    """
+    for before, kept in (("", False), (textwrap.dedent(command_line), True)):
+        _run(f"""
+import gc, sys
+sys.argv = ["featcache", "--version"]
+{before}
+import featcache as fc
+fc.extract
+assert (gc.get_freeze_count() > 100_000) == {kept}, gc.get_freeze_count()
+assert gc.isenabled()
+""")
+
+
 def test_the_collector_is_as_it_was() -> None:
     was = gc.isenabled()
     try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from featcache.lean import keep_imports
 from featcache_cli import (
     backbones,
     caches,
@@ -122,5 +123,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name of any bytes can be printed anywhere
             stream.reconfigure(errors="backslashreplace")
-    atexit.register(gc.freeze)  # or Python would look through all that was imported, at its end
+    keep_imports()
+    atexit.register(gc.freeze)  # or Python would look through all that is left, at its end
     app()
