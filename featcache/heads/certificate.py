@@ -111,6 +111,10 @@ class Travel(NamedTuple):
         """That of some problems (indices)."""
         return Travel(self.weights[problems], self.bias[problems])
 
+    def where(self, marked: Tensor, other: Travel) -> Travel:
+        """That of the problems marked (B,) bool, and another's of the rest."""
+        return Travel(*(torch.where(marked, *ways) for ways in zip(self, other, strict=True)))
+
     @classmethod
     def of(cls, step: Tensor) -> Travel:
         """That of one step (B, K, R + 1) from the origin."""

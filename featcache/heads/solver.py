@@ -1,4 +1,8 @@
-"""`solve_path`: every fold and every C of a problem, each fit with its certificate."""
+"""`solve_path`: every fold and every C of a problem, each fit with its certificate.
+
+`solve_paths` does it for several problems. Small ones are walked side by side (`abreast`), as are
+folds of one problem that have designs of their own; no bit of one's fits depends on another's rows.
+"""
 
 # torch ships few types: what it returns is known here by its shape, written beside it
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -7,15 +11,17 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from featcache.errors import ProbeError
+from featcache.heads.abreast import narrowed, side_by_side
 from featcache.heads.batch import Batch
 from featcache.heads.columns import Columns
 from featcache.heads.design import Design
@@ -23,7 +29,7 @@ from featcache.heads.linear import CERTAIN_LOGIT, LinearHead, Loss
 from featcache.heads.objective import Targets, kernel_of
 from featcache.heads.quasi_newton import pairs_for
 from featcache.heads.rows import DenseRows, Rows, StreamedRows, blocks
-from featcache.heads.walk import Solved, walk
+from featcache.heads.walk import MANY_CLASSES, Solved, walk
 
 _SHARED_FROM = 0.5
 """Folds share one product where on average each trains on this share of the rows."""
@@ -38,6 +44,9 @@ products of its own, which a few steps at each C must save."""
 
 _FLOAT32_RANGE = 1e15
 """Larger numbers could overflow in float32 sums."""
+
+_SMALL = 1 << 18
+"""Rows of no more numbers are walked beside others: what a step costs is not due to their size."""
 
 _ARRAYS, _VECTORS = 8, 16
 """Arrays of the size of the logits, and of the size of the weights beside the remembered pairs (of
@@ -189,18 +198,101 @@ def solve_path(problem: PathProblem) -> Iterator[Fit]:
         ProbeError: the problem's arrays disagree, or a fold's training rows hold a single class
             (at once, before the first fit).
     """
-    _check(problem)
-    columns = [_columns(problem, fold) for fold in range(len(problem.train))]
-    return _solve(problem, columns)
+    return (fit for _, fit in solve_paths([problem]))
 
 
-def _solve(problem: PathProblem, columns: list[Columns]) -> Iterator[Fit]:
-    for group in _groups(problem):
-        solving = _Group(problem, group, columns)
-        for loss in ("softmax", "logistic"):
-            chosen = [fold for fold in group if columns[fold].loss == loss]
-            for part in solving.parts(chosen):
-                yield from solving.solve(part)
+def solve_paths(problems: Sequence[PathProblem]) -> Iterator[tuple[int, Fit]]:
+    """Solve several problems, small ones at the same time.
+
+    Returns:
+        An iterator over (position among the problems, fit), as `solve_path` gives the fits of each;
+        problems in no promised order, those that are not small one after the other. Rows of one
+        have no influence on any bit of another's fits, unless they leave its folds two classes of
+        more: what is walked together then changes, and rounding with it.
+
+    Raises:
+        ProbeError: as `solve_path`.
+    """
+    groups = list[_Folds]()
+    for at, problem in enumerate(problems):
+        _check(problem)
+        columns = [_columns(problem, fold) for fold in range(len(problem.train))]
+        groups += [_Folds(at, problem, columns, folds) for folds in _groups(problem)]
+    return _solve(groups)
+
+
+@dataclass(frozen=True, eq=False)
+class _Folds:
+    """Folds of the problem at a place that share a design, and the columns of all its folds."""
+
+    at: int
+    problem: PathProblem
+    columns: list[Columns]
+    folds: list[int]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether they are walked beside others.
+
+        It follows from sizes alone, but for folds that hold two classes of more. (How many columns
+        one-vs-rest has depends on the labels, so its folds are not.)
+        """
+        problem = self.problem
+        rows, D = problem.train[self.folds].any(axis=0).sum(), problem.features.shape[1]
+        fits = rows * (min(rows, D) + 1) <= min(_SMALL, problem.memory // 64)
+        one = problem.loss == "softmax" or (problem.n_classes == 2 and problem.targets.ndim == 1)
+        few = problem.n_classes <= MANY_CLASSES
+        return bool(fits and one and few and problem.prior is None)
+
+
+def _solve(groups: Sequence[_Folds]) -> Iterator[tuple[int, Fit]]:
+    alike: dict[tuple[object, ...], list[_Seat]] = {}
+    for group in groups:
+        for seat in _Group(group).seats():
+            if group.is_small:
+                beside = alike.setdefault(seat.kind, [])
+                beside.append(seat)
+                if sum(one.held for one in beside) > group.problem.memory // 2:
+                    yield from _abreast(alike.pop(seat.kind))
+            else:
+                yield from _alone(seat)
+            del seat  # or its rows would be held beside the next ones
+    for seats in alike.values():
+        yield from _abreast(seats)
+
+
+def _alone(seat: _Seat) -> Iterator[tuple[int, Fit]]:
+    for solved in walk(seat.batch, seat.start, seat.strengths, seat.tolerance):
+        fit = seat.take(solved)
+        del solved  # or its logits, of all rows, would outlive the next ones
+        if fit is not None:
+            yield seat.at, fit
+
+
+def _abreast(seats: Sequence[_Seat]) -> Iterator[tuple[int, Fit]]:
+    if len(seats) == 1:
+        yield from _alone(seats[0])
+        return
+    batch = side_by_side([seat.batch for seat in seats])
+    start = torch.cat([seat.start for seat in seats])
+    counts = [seat.strengths.shape[1] for seat in seats]
+    strengths = torch.cat(
+        [pad(seat.strengths, (0, max(counts) - n)) for seat, n in zip(seats, counts, strict=True)]
+    )
+    each = len(seats[0].batch)
+    steps = torch.tensor(counts, device=start.device).repeat_interleave(each)
+    for solved in walk(batch, start, strengths, seats[0].tolerance, steps=steps):
+        seat = seats[solved.problem // each]
+        rows = seat.batch.rows
+        own = replace(
+            solved,
+            problem=solved.problem % each,
+            W=narrowed(solved.W, rows.width),
+            logits=solved.logits[:, : len(rows)],
+        )
+        fit = seat.take(own)
+        if fit is not None:
+            yield seat.at, fit
 
 
 def _groups(problem: PathProblem) -> list[list[int]]:
@@ -216,8 +308,9 @@ def _groups(problem: PathProblem) -> list[list[int]]:
 class _Group:
     """Folds with one design: their rows in its coordinates, and what they score besides."""
 
-    def __init__(self, problem: PathProblem, folds: list[int], columns: list[Columns]) -> None:
-        self._problem, self._columns = problem, columns
+    def __init__(self, group: _Folds) -> None:
+        problem, folds = group.problem, group.folds
+        self._group, self._problem, self._columns = group, problem, group.columns
         self._grid = np.sort(problem.grid)
         self._trained = np.flatnonzero(problem.train[folds].any(axis=0))
         self._design = Design.of(
@@ -251,8 +344,14 @@ class _Group:
         score = self._problem.score
         return np.zeros(0, np.bool_) if score is None else np.any(score[folds], axis=0)
 
-    def parts(self, folds: list[int]) -> Iterator[list[int]]:
+    def seats(self) -> Iterator[_Seat]:
         """Folds to be solved together within the memory asked for."""
+        for loss in ("softmax", "logistic"):
+            folds = [fold for fold in self._group.folds if self._columns[fold].loss == loss]
+            for part in self._parts(folds):
+                yield self._seat(part)
+
+    def _parts(self, folds: list[int]) -> Iterator[list[int]]:
         if not folds:
             return
         width, n = self._rows.width, len(self._rows)
@@ -265,24 +364,19 @@ class _Group:
         for first in range(0, len(folds), count):
             yield folds[first : first + count]
 
-    def solve(self, folds: list[int]) -> Iterator[Fit]:
-        """Walk the folds along the grid."""
-        owners = [(fold, j) for fold in folds for j in range(self._columns[fold].problems)]
+    def _seat(self, folds: list[int]) -> _Seat:
         batch, total = self._batch(folds)
-        start = _priors(batch)
         C, asked = _with_rungs(self._grid, self._easy)
-        strengths = 1 / (total[:, None] * torch.from_numpy(C).to(total.device))
-        partial: dict[tuple[int, int], dict[int, _Part]] = {}
-        for solved in walk(batch, start, strengths, self._problem.tolerance):
-            if solved.position in asked:
-                fold, j = owners[solved.problem]
-                position = asked[solved.position]
-                parts = partial.setdefault((fold, position), {})
-                parts[j] = self._part(fold, replace(solved, position=position))
-                if len(parts) == self._columns[fold].problems:
-                    del partial[fold, position]
-                    yield self._fit(fold, [parts[j] for j in sorted(parts)])
-            del solved  # or its logits, of all rows, would outlive the next ones
+        return _Seat(
+            self._group.at,
+            self,
+            tuple((fold, j) for fold in folds for j in range(self._columns[fold].problems)),
+            asked,
+            batch,
+            _priors(batch),
+            1 / (total[:, None] * torch.from_numpy(C).to(total.device)),
+            self._problem.tolerance,
+        )
 
     def _batch(self, folds: list[int]) -> tuple[Batch, Tensor]:
         """Their problems, and the total weight of the rows of each."""
@@ -336,10 +430,15 @@ class _Group:
 
     @property
     def _easy(self) -> float:
-        """A C that is solved from nothing: times the mean squared norm of the rows it is 10."""
-        return 10 / float(self._rows.scale[0, :-1].sum().clamp(min=1e-300))
+        """A C a decade below the first rung: times the mean squared norm of the rows it is 0.1.
 
-    def _part(self, fold: int, solved: Solved) -> _Part:
+        A rung takes two steps or three, as two secants lead to it, where a far C takes dozens from
+        nothing. Rows that are not held have no secants, and are solved from nothing up to 100.
+        """
+        lowest = 0.1 if self._rows.in_memory else 10.0
+        return lowest / float(self._rows.scale[0, :-1].sum().clamp(min=1e-300))
+
+    def part(self, fold: int, solved: Solved) -> _Part:
         """What is kept of a solved problem: no logits but those that are scored."""
         freed = replace(solved, logits=solved.logits.new_empty(0))
         return _Part(freed, self._wanted(fold, solved))
@@ -364,7 +463,12 @@ class _Group:
         parts = [rows.forward(lifted, block)[0] for block in blocks(len(rows), len(W))]
         return torch.cat(parts, dim=1)
 
-    def _fit(self, fold: int, parts: list[_Part]) -> Fit:
+    def columns_of(self, fold: int) -> int:
+        """How many problems a fold is."""
+        return self._columns[fold].problems
+
+    def fit(self, fold: int, parts: list[_Part]) -> Fit:
+        """The fit that a fold's problems make."""
         problem, columns = self._problem, self._columns[fold]
         solved = [part.solved for part in parts]
         objective = sum(part.objective for part in solved)
@@ -390,6 +494,55 @@ class _Group:
             probabilities=solution.probabilities(torch.cat([part.logits for part in parts])),
             _solution=solution,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Seat:
+    """Folds of a group that are walked together, along the grid.
+
+    Attributes:
+        at: place of their problem among those asked for.
+        group: theirs.
+        owners: (fold, column of it) of each problem of the batch.
+        asked: by position along the way, the position in the grid.
+        batch, start, strengths, tolerance: see `walk`.
+    """
+
+    at: int
+    group: _Group
+    owners: tuple[tuple[int, int], ...]
+    asked: dict[int, int]
+    batch: Batch
+    start: Tensor
+    strengths: Tensor
+    tolerance: float
+    _partial: dict[tuple[int, int], dict[int, _Part]] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Equal for seats that can be walked abreast, and are of about as many rows."""
+        batch, about = self.batch, len(self.batch.rows).bit_length()
+        return batch.kernel.loss, len(batch), batch.classes, about, self.tolerance
+
+    @property
+    def held(self) -> int:
+        """Bytes that walking it takes, about."""
+        vectors = _VECTORS + pairs_for(self.tolerance)
+        each = len(self.batch.rows) * _ARRAYS + self.batch.rows.width * vectors
+        return self.batch.rows.held + 8 * self.start.numel() * each
+
+    def take(self, solved: Solved) -> Fit | None:
+        """Something solved; the fit that it completes, if it does."""
+        if solved.position not in self.asked:
+            return None
+        fold, j = self.owners[solved.problem]
+        position = self.asked[solved.position]
+        parts = self._partial.setdefault((fold, position), {})
+        parts[j] = self.group.part(fold, replace(solved, position=position))
+        if len(parts) < self.group.columns_of(fold):
+            return None
+        del self._partial[fold, position]
+        return self.group.fit(fold, [parts[j] for j in sorted(parts)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,9 @@ rate), so a safeguarded Newton iteration on its slope finds the rate. Nor does t
 step it is solved exactly, K numbers a problem, and the walk is one over W alone. (Left to L-BFGS,
 the bias was what kept certificates waiting: they pay for a wrong one as 1/lambda.)
 
+Problems whose rows are strangers to each other can walk *abreast* (`abreast`): no decision on one
+then depends on another, and every tensor keeps its shape to the end, so that not a bit of one does.
+
 Steps may be in float32 (`rows`). Certificates never are: logits and gradient are multiplied out in
 float64 before one, and a walk that float32 brings no closer turns to float64 for good.
 """
@@ -43,7 +46,7 @@ _TRIALS = 12
 _BALANCINGS = 12
 """Newton steps, at most, that solve the bias after a step of the weights."""
 
-_MANY_CLASSES, _SLOW = 128, 0.5
+MANY_CLASSES, _SLOW = 128, 0.5
 """The Hessian of more classes is kept while a step leaves no more than this of the imbalance."""
 
 _IMBALANCE = 0.01
@@ -87,7 +90,9 @@ class Solved:
     seconds: float
 
 
-def walk(batch: Batch, start: Tensor, strengths: Tensor, tolerance: float) -> Iterator[Solved]:
+def walk(
+    batch: Batch, start: Tensor, strengths: Tensor, tolerance: float, *, steps: Tensor | None = None
+) -> Iterator[Solved]:
     """Solve every problem at every strength.
 
     Args:
@@ -95,8 +100,11 @@ def walk(batch: Batch, start: Tensor, strengths: Tensor, tolerance: float) -> It
         start: (B, K) biases to begin with, -inf for a class that a problem lacks.
         strengths: (B, G) lambda, descending along the path.
         tolerance: certified relative gap.
+        steps: (B,) how many of the strengths are a problem's, for a walk abreast: no bit of a
+            problem then depends on what is in another. Rows are to be in memory, in float64, and
+            classes up to `MANY_CLASSES`.
     """
-    walkers = _Walkers(batch, start, strengths, tolerance)
+    walkers = _Walkers(batch, start, strengths, tolerance, steps)
     while len(walkers):
         walkers.step()  # at every C: biases alone can be within the tolerance, and are poor
         yield from walkers.hand_in()
@@ -105,8 +113,18 @@ def walk(batch: Batch, start: Tensor, strengths: Tensor, tolerance: float) -> It
 class _Walkers:
     """State of the problems under way; every tensor's first axis is theirs."""
 
-    def __init__(self, batch: Batch, start: Tensor, strengths: Tensor, tolerance: float) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        start: Tensor,
+        strengths: Tensor,
+        tolerance: float,
+        steps: Tensor | None,
+    ) -> None:
         B, width = len(batch), batch.rows.width
+        self._abreast = steps is not None
+        whole = torch.full((B,), strengths.shape[1], device=start.device)
+        self._steps = whole if steps is None else steps
         self._batch, self._strengths, self._tolerance = batch, strengths, tolerance
         self._lacking = start.isinf()  # (B, K)
         self._W = start.new_zeros(B, batch.classes, width)
@@ -122,7 +140,7 @@ class _Walkers:
         self._last = self._W.clone()  # the solution before this C
         # a view of no column would hold all of them
         self._last_Z = self._Z.clone() if batch.rows.in_memory else self._Z[..., :0].clone()
-        self._gate = _GATE
+        self._gate = start.new_full((B,), _GATE)
         self._last_travel = Travel(*(way.clone() for way in self._travel))
         self._older = _Step(  # from the solution before that to it
             torch.zeros_like(self._W),
@@ -140,8 +158,23 @@ class _Walkers:
         return len(self._ids)
 
     def _strength(self) -> Tensor:
-        """(B,) lambda now."""
-        return self._strengths.gather(1, self._solved[:, None])[:, 0]
+        """(B,) lambda now; the last one of problems that are through."""
+        now = torch.minimum(self._solved, self._steps - 1)
+        return self._strengths.gather(1, now[:, None])[:, 0]
+
+    def _under_way(self) -> Tensor:
+        """(B,) bool."""
+        return self._solved < self._steps
+
+    def _chosen(self, marked: Tensor) -> Tensor:
+        """Indices of the problems marked (m,) bool; of all of them, if any, where they are abreast.
+
+        What is then done to the others too must leave them as they were.
+        """
+        chosen = torch.nonzero(marked)[:, 0]
+        if self._abreast and len(chosen):
+            return torch.arange(len(marked), device=marked.device)
+        return chosen
 
     def _gradient(self, strength: Tensor) -> Tensor:
         """(B, K, R + 1), the penalty's part included."""
@@ -158,11 +191,16 @@ class _Walkers:
         given_up = self._watch(self._estimated_gap(strength))
         if self._is_blunt():
             self._sharpen()
-        if not bool(((self._least <= self._gate * self._tolerance) | given_up).any()):
+        near = (self._least <= self._gate * self._tolerance) | given_up
+        if self._abreast:
+            near &= self._under_way()
+        if not bool(near.any()):
             return []
         self._look_closely()
         value, lower = bounds(self._batch, self._W, self._Z, self._at, strength, self._travel)
         done = (value - lower <= self._tolerance * value) | given_up
+        if self._abreast:
+            done &= near
         state = (self._ids, self._solved, value, lower, self._ticks, self._seconds, done)
         each = zip(*(numbers.tolist() for numbers in state), strict=True)
         solved = [
@@ -171,7 +209,10 @@ class _Walkers:
             if is_done
         ]
         self._Z = self._Z.to(self._batch.rows.logit_dtype)
-        self._gate = _GATE if solved else self._gate / 2
+        if self._abreast:
+            self._gate = torch.where(done, _GATE, torch.where(near, self._gate / 2, self._gate))
+        else:
+            self._gate = torch.full_like(self._gate, _GATE) if solved else self._gate / 2
         self._seconds += (time.perf_counter() - started) / len(self)
         if solved:
             self._go_on(done)
@@ -194,7 +235,7 @@ class _Walkers:
         """Whether float32 steps lead no closer to the optimum."""
         if self._batch.rows.dtype == torch.float64:
             return False
-        return self._gate < _BLUNT or bool((self._waited > _ROUNDED_PATIENCE).any())
+        return bool(((self._gate < _BLUNT) | (self._waited > _ROUNDED_PATIENCE)).any())
 
     def _sharpen(self) -> None:
         """Go on in float64, with nothing that was rounded: certificates allow for no more."""
@@ -208,7 +249,7 @@ class _Walkers:
             self._older = _Step(D, batch.logits(D).masked_fill_(lacking, 0.0), Travel.of(D))
         self._least.fill_(torch.inf)
         self._waited.zero_()
-        self._gate = _GATE
+        self._gate.fill_(_GATE)
 
     def _estimated_gap(self, strength: Tensor) -> Tensor:
         """(B,) what a certificate will about say, as if the bias were solved."""
@@ -230,8 +271,8 @@ class _Walkers:
         self._least.masked_fill_(done, torch.inf)
         for counter in (self._waited, self._ticks, self._seconds):
             counter.masked_fill_(done, 0)
-        under_way = torch.nonzero(self._solved < self._strengths.shape[1])[:, 0]
-        if len(under_way) < len(self):
+        under_way = torch.nonzero(self._under_way())[:, 0]
+        if len(under_way) < len(self) and not (self._abreast and len(under_way)):
             self._keep(under_way)
 
     def _keep(self, problems: Tensor) -> None:
@@ -244,7 +285,7 @@ class _Walkers:
         self._older = self._older.of(problems)
         for name in (
             *("_strengths", "_lacking", "_W", "_Z", "_last", "_last_Z", "_solved", "_arrived"),
-            *("_least", "_waited", "_ticks", "_ids", "_seconds"),
+            *("_least", "_waited", "_ticks", "_ids", "_seconds", "_gate", "_steps"),
         ):
             setattr(self, name, getattr(self, name)[problems])
 
@@ -279,8 +320,9 @@ class _Walkers:
         lengths = self._batch.targets_sum[..., :-1].flatten(1).norm(dim=1)
         value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2))
         allowed = (_IMBALANCE * self._tolerance * strength * value).sqrt() / lengths
-        keeps = self._batch.classes > _MANY_CLASSES
+        keeps = self._batch.classes > MANY_CLASSES
         hessian, before = self._bending, None
+        unsolved = torch.ones_like(strength, dtype=torch.bool)
         for _ in range(_BALANCINGS):
             kept = hessian is not None
             gradient, hessian = self._batch.balance(self._Z, hessian)
@@ -289,13 +331,16 @@ class _Walkers:
             if kept:
                 left = torch.ones_like(imbalance) if before is None else imbalance / before
             change = _newton(gradient, hessian).masked_fill_(self._lacking, 0.0)
+            if self._abreast:
+                change.masked_fill_(~unsolved[:, None], 0.0)
             largest = change.abs().amax(dim=1)
             change /= largest.clamp(min=1)[:, None]  # far off a whole step might overshoot
             self._W[..., -1] += change
             self._Z += change[..., None].to(self._Z.dtype)
             self._travel.bias.add_(largest)
             self._bending = hessian if keeps else None
-            if not bool((imbalance * left > allowed).any()):
+            unsolved &= imbalance * left > allowed
+            if not bool(unsolved.any()):
                 return
             slow = kept and before is not None and bool((left > _SLOW).any())
             if slow or not keeps:
@@ -306,8 +351,15 @@ class _Walkers:
         """Multiply out again where logits were added up for long: their rounding adds up too."""
         straight = self._straight(self._W)
         limit = _DETOUR if self._tolerance > _FINE else _FINE_DETOUR
-        stale = torch.nonzero(self._travel.weights > limit * straight.weights)[:, 0]
+        marked = self._travel.weights > limit * straight.weights
+        stale = self._chosen(marked)
         if not len(stale):
+            return
+        if self._abreast:
+            Z = self._batch.values(self._W)
+            Z.masked_fill_(self._lacking[..., None], -torch.inf)
+            self._Z = torch.where(marked[:, None, None], Z, self._Z)
+            self._travel = straight.where(marked, self._travel)
             return
         whole = len(stale) == len(self)
         if whole:
@@ -342,16 +394,20 @@ class _Walkers:
 
     def _onwards(self, step: _Step, strength: Tensor) -> _Step:
         """On arrival at a new C, mix the last two secants in."""
-        ids = torch.nonzero(self._arrived)[:, 0]
+        ids = self._chosen(self._arrived)
         if len(ids) and self._batch.rows.in_memory:
+            arrived = self._arrived[ids]
             secant, older = self._secant(ids), self._older.of(ids)
-            known = torch.nonzero(secant.travel.weights > 0)[:, 0]
+            moved = (secant.travel.weights > 0) & arrived
+            known = self._chosen(moved)
             secants = [secant.of(known), older.of(known)]
-            self._mix(step, ids[known], secants, strength[ids[known]])
-            self._older.replace(ids[known], secants[0])
-            self._last[ids], self._last_Z[ids] = self._W[ids], self._Z[ids]
-            for last, way in zip(self._last_travel, self._travel, strict=True):
-                last[ids] = way[ids]
+            self._mix(step, ids[known], secants, strength[ids[known]], moved[known])
+            self._older.replace(ids[known], secants[0].where(moved[known], secants[1]))
+            way = arrived[:, None, None]
+            self._last[ids] = torch.where(way, self._W[ids], self._last[ids])
+            self._last_Z[ids] = torch.where(way, self._Z[ids], self._last_Z[ids])
+            for last, now in zip(self._last_travel, self._travel, strict=True):
+                last[ids] = torch.where(arrived, now[ids], last[ids])
             self._arrived.zero_()
         return step
 
@@ -366,8 +422,12 @@ class _Walkers:
         moved = self._solved[ids] > 1
         return _Step(D, change, Travel(*(torch.where(moved, way, 0.0) for way in both)))
 
-    def _mix(self, step: _Step, ids: Tensor, secants: list[_Step], strength: Tensor) -> None:
+    def _mix(
+        self, step: _Step, ids: Tensor, secants: list[_Step], strength: Tensor, moved: Tensor
+    ) -> None:
         """Replace steps of the problems `ids` by about the best sum of the step and the secants.
+
+        Those that have not `moved` keep theirs.
 
         A Newton step in their space, from the last secant's end, which is near where the path goes.
         """
@@ -382,7 +442,7 @@ class _Walkers:
         slopes, curvatures = batch.along(Z, [part.change for part in parts], end)
         slopes += tilts + (bends @ end[..., None])[..., 0]
         shares = end - _solve_small(curvatures + bends, slopes)
-        usable = shares.isfinite().all(dim=1, keepdim=True)
+        usable = (shares.isfinite().all(dim=1) & moved)[:, None]
         shares = torch.where(usable, shares, shares.new_tensor([1.0, 0.0, 0.0]))
         step.replace(ids, _Step.sum(parts, shares))
 
@@ -397,24 +457,27 @@ class _Walkers:
             torch.full_like(tilt, torch.inf),
         )
         batch, Z, change = self._batch, self._Z, step.change
-        ids = torch.arange(len(tilt), device=tilt.device)  # whose rate is still to be found
+        ids = torch.arange(len(tilt), device=tilt.device)
+        sought = torch.ones_like(ids, dtype=torch.bool)  # those of them whose rate is to be found
         for _ in range(_TRIALS):
             now = rate[ids]
             slopes, curvatures = batch.along(Z, [change], now[:, None])
             slope = slopes[:, 0] + tilt[ids] + now * bend[ids]
             newton = now - slope / (curvatures[:, 0, 0] + bend[ids])
-            left = torch.nonzero(slope.abs() > _FLAT_ENOUGH * at_zero[ids].abs())[:, 0]
+            sought = sought & (slope.abs() > _FLAT_ENOUGH * at_zero[ids].abs())
+            left = self._chosen(sought)
             if not len(left):
                 return rate
             if len(left) < len(ids):
                 batch, Z, change = batch.keep(left), Z[left], change[left]
                 ids, now, slope, newton = ids[left], now[left], slope[left], newton[left]
+                sought = sought[left]
             least = low[ids] = torch.where(slope < 0, now, low[ids])
             most = high[ids] = torch.where(slope > 0, now, high[ids])
             halfway = torch.where(most.isinf(), 4 * now, (least + most) / 2)
             inside = (newton > least) & (newton < most) & (newton < 10 * now)
-            rate[ids] = torch.where(inside, newton, halfway)
-        rate[ids] = low[ids]
+            rate[ids] = torch.where(sought, torch.where(inside, newton, halfway), now)
+        rate[ids] = torch.where(sought, low[ids], rate[ids])
         return rate
 
 
@@ -436,6 +499,12 @@ class _Step:
         for way, its in zip(self.travel, other.travel, strict=True):
             way[problems] = its
 
+    def where(self, marked: Tensor, other: _Step) -> _Step:
+        """Those of the problems marked (B,) bool, and another's of the rest."""
+        way = marked[:, None, None]
+        D, change = torch.where(way, self.D, other.D), torch.where(way, self.change, other.change)
+        return _Step(D, change, self.travel.where(marked, other.travel))
+
     @classmethod
     def sum(cls, parts: list[_Step], shares: Tensor) -> _Step:
         """The sum of parts with shares (B, parts)."""
@@ -453,7 +522,7 @@ def _solve_small(A: Tensor, b: Tensor) -> Tensor:
     scale = A.diagonal(dim1=1, dim2=2).clamp(min=torch.finfo(A.dtype).tiny).rsqrt()
     scaled = A * scale[:, :, None] * scale[:, None, :]
     scaled.diagonal(dim1=1, dim2=2).add_(1e-10)
-    return torch.linalg.solve(scaled, (b * scale)[..., None])[..., 0] * scale
+    return torch.linalg.solve_ex(scaled, (b * scale)[..., None])[0][..., 0] * scale
 
 
 def _newton(gradient: Tensor, hessian: Tensor) -> Tensor:

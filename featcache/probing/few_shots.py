@@ -13,6 +13,7 @@ the default estimate where there is no split.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ from featcache.heads.solver import Fit
 from featcache.probing.judging import HeldOut
 from featcache.probing.roles import assign_roles, sharing, short_classes
 from featcache.probing.rows import Bools, LabelledRows
-from featcache.probing.solving import Progress, Solving
+from featcache.probing.solving import Heads, Progress, Solving, Within
 from featcache.probing.spec import Probed, ProbeSpec, ShotScore
 
 _UNTOUCHED = 1e-9
@@ -134,7 +135,11 @@ class _FewShots:
             return ShotScore(
                 None, (self._whole.scores,), () if chosen is None else (chosen,), self._whole.method
             )
-        found = [self._score(shots, support) for support in supports]
+        found = [
+            self._score(fit, judged)
+            for some in self._at_once(supports)
+            for fit, judged in self._heads(shots, some)
+        ]
         return ShotScore(
             shots,
             tuple(scores for scores, _ in found),
@@ -142,10 +147,16 @@ class _FewShots:
             f"{self._chosen_by(shots)}; measured on {self._measured_on}",
         )
 
-    def _score(self, shots: int | None, support: Bools) -> tuple[Scores, float]:
-        """Scores of the support set's head, and its C."""
-        judged = self._judged(support)
-        fit = self._head(shots, support, judged)
+    def _at_once(self, supports: list[Bools]) -> Iterator[list[Bools]]:
+        """Support sets whose heads at every C can say what they score within the memory."""
+        scored, classes = len(self._data), len(self._data.classes)
+        each = 8 * scored * classes * len(self._solving.grid(supports[0]))
+        count = max(1, self._spec.memory // 2 // each)
+        for first in range(0, len(supports), count):
+            yield supports[first : first + count]
+
+    def _score(self, fit: Fit, judged: Bools) -> tuple[Scores, float]:
+        """Scores of a support set's head, and its C."""
         given = fit.probabilities
         if len(given) > judged.sum():  # val was scored too
             given = given[judged[judged | self._roles.tuning]]
@@ -155,15 +166,25 @@ class _FewShots:
         """Whether the prior is scored as it is: one picture a class has little to add to it."""
         return shots == 1 and self._spec.prior is not None
 
-    def _head(self, shots: int | None, support: Bools, judged: Bools) -> Fit:
+    def _heads(self, shots: int | None, supports: list[Bools]) -> list[tuple[Fit, Bools]]:
+        """The head of each support set, and the rows it is measured on."""
+        judged = [self._judged(support) for support in supports]
         if self._roles.tuning.any() and not self._scores_prior(shots):
-            return self._chosen_on_val(support, judged)
-        if shots == 1:
-            (fit,) = self._solving.solve(support[None], judged[None], self._lone(support))
-            return fit
-        folds = self._solving.folds(support, self._spec.inner_folds)
-        path = self._solving.cross_validate(support, folds, score=judged)
-        return path.whole[path.held_out.best]
+            fits = self._chosen_on_val(supports, judged)
+        elif shots == 1:
+            lone = [
+                Heads(support[None], rows[None], self._lone(support))
+                for support, rows in zip(supports, judged, strict=True)
+            ]
+            fits = dict(self._solving.solve_each(lone))
+        else:
+            within = [
+                Within(support, self._solving.folds(support, self._spec.inner_folds), rows)
+                for support, rows in zip(supports, judged, strict=True)
+            ]
+            paths = self._solving.cross_validate_each(within)
+            fits = {at: path.whole[path.held_out.best] for at, path in paths}
+        return [(fits[at], rows) for at, rows in enumerate(judged)]
 
     def _lone(self, support: Bools) -> npt.NDArray[np.float64]:
         """(1,) C at one shot: the middle of the grid, or so little that a prior stays."""
@@ -172,16 +193,22 @@ class _FewShots:
             return _UNTOUCHED * grid[:1]
         return grid[[len(grid) // 2]]
 
-    def _chosen_on_val(self, support: Bools, judged: Bools) -> Fit:
-        grid, tuning = self._solving.grid(support), self._roles.tuning
-        scored = judged | tuning
-        val = tuning[scored]
-        held_out = HeldOut(self._data, len(grid))
-        fits: list[Fit] = []
-        for fit in self._solving.solve(support[None], scored[None], grid):
-            held_out.add(fit.position, np.flatnonzero(tuning), fit.probabilities[val])
-            fits.append(fit)
-        return fits[held_out.best]
+    def _chosen_on_val(self, supports: list[Bools], judged: list[Bools]) -> dict[int, Fit]:
+        tuning = self._roles.tuning
+        asked = [
+            Heads(support[None], (rows | tuning)[None], self._solving.grid(support))
+            for support, rows in zip(supports, judged, strict=True)
+        ]
+        held_out = [HeldOut(self._data, len(heads.grid)) for heads in asked]
+        fits: list[list[Fit]] = [[] for _ in asked]
+        for at, fit in self._solving.solve_each(asked):
+            val = tuning[judged[at] | tuning]
+            held_out[at].add(fit.position, np.flatnonzero(tuning), fit.probabilities[val])
+            fits[at].append(fit)
+        return {
+            at: path[found.best]
+            for at, (path, found) in enumerate(zip(fits, held_out, strict=True))
+        }
 
     def _judged(self, support: Bools) -> Bools:
         """The data's own, or all rows that share nothing with the support set."""

@@ -14,7 +14,7 @@ from featcache.heads.solver import Fit
 from featcache.probing.judging import HeldOut, accuracy_on, judge, predict
 from featcache.probing.roles import assign_roles, class_warnings
 from featcache.probing.rows import Bools, LabelledRows, Probabilities
-from featcache.probing.solving import Progress, Solving
+from featcache.probing.solving import Progress, Solving, Within
 from featcache.probing.spec import PathScore, Probed, ProbeSpec
 
 _PARTITIONS = 10
@@ -84,17 +84,19 @@ class _Probing:
         solving.expected = len(grid) * sum(folds.count + 1 for folds in inner) + 1 + more
         probabilities = np.full((len(data), len(data.classes)), np.nan)
         held_out = HeldOut(data, len(grid))
-        chosen: list[float] = []
-        on_training: list[float] = []
-        for fold, rest, folds in zip(outer, rests, inner, strict=True):
+        chosen, on_training = np.zeros(outer.count), np.zeros(outer.count)
+        asked = [
+            Within(rest, folds, score=outer.held_out == fold)
+            for fold, rest, folds in zip(outer, rests, inner, strict=True)
+        ]
+        for fold, path in solving.cross_validate_each(asked):
             out = np.flatnonzero(outer.held_out == fold)
-            path = solving.cross_validate(rest, folds, score=outer.held_out == fold)
             for fit in path.whole:
                 held_out.add(fit.position, out, fit.probabilities)
             best = path.whole[path.held_out.best]
             probabilities[out] = best.probabilities
-            chosen.append(best.C)
-            on_training.append(accuracy_on(best.head, data, rest))
+            chosen[fold] = best.C
+            on_training[fold] = accuracy_on(best.head, data, rests[fold])
         counts = sorted({folds.count for folds in inner})
         strength = float(grid[held_out.best])
         judged = self._judged(
@@ -108,9 +110,9 @@ class _Probing:
             method=f"nested cross-validation ({outer.count} outer, "
             f"{' to '.join(map(str, counts))} inner folds)",
             effect=self._training_effect(left_out, strength) if left_out else None,
-            train_accuracy=float(np.mean(on_training)),
+            train_accuracy=float(on_training.mean()),
         )
-        return replace(judged, chosen=tuple(chosen))
+        return replace(judged, chosen=tuple(chosen.tolist()))
 
     def _left_out(self, folds: int) -> LeftOut | None:
         """Other partitions of the same rows, for what training adds to the interval."""

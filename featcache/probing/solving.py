@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from featcache.errors import ProbeError
 from featcache.evaluation.splits import Folds, stratified_folds
 from featcache.heads.grid import default_grid
-from featcache.heads.solver import Fit, FitStatus, PathProblem, solve_path
+from featcache.heads.solver import Fit, FitStatus, PathProblem, solve_paths
 from featcache.probing.judging import HeldOut
 from featcache.probing.rows import Bools, LabelledRows
 from featcache.probing.spec import ProbeSpec
@@ -36,6 +36,24 @@ def split_folds(data: LabelledRows, rows: Bools, count: int, seed: int) -> Folds
     held_out = np.full(len(data), -1, np.int64)
     held_out[rows] = folds.held_out
     return replace(folds, held_out=held_out)
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """Heads to be solved: of each set of training rows (F, n) at every C, scoring rows (F, n)."""
+
+    train: Bools
+    scored: Bools | None
+    grid: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """A cross-validation within some rows (n,), and what the head of all of them scores (n,)."""
+
+    rows: Bools
+    folds: Folds
+    score: Bools | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,19 +122,35 @@ class Solving:
 
     def cross_validate(self, rows: Bools, folds: Folds, score: Bools | None = None) -> FittedPath:
         """The path of each fold of some rows, and that of all of them, which scores `score`."""
-        grid = self.grid(rows)
+        ((_, path),) = self.cross_validate_each([Within(rows, folds, score)])
+        return path
+
+    def cross_validate_each(self, asked: Sequence[Within]) -> Iterator[tuple[int, FittedPath]]:
+        """`cross_validate` of each, with its position, as soon as it is there."""
+        heads = [self._heads(within) for within in asked]
+        left = [len(job.grid) * len(job.train) for job in heads]
+        found: dict[int, FittedPath] = {}
+        for at, fit in self.solve_each(heads):
+            job = heads[at]
+            if at not in found:
+                keep = asked[at].score is None
+                found[at] = FittedPath(HeldOut(self._data, len(job.grid), keep=keep), [])
+            if fit.fold == len(job.train) - 1:
+                found[at].whole.append(fit)
+            elif job.scored is not None:
+                rows = np.flatnonzero(job.scored[fit.fold])
+                found[at].held_out.add(fit.position, rows, fit.probabilities)
+            left[at] -= 1
+            if not left[at]:
+                yield at, found.pop(at)
+
+    def _heads(self, within: Within) -> Heads:
+        rows, folds = within.rows, within.folds
         train = np.stack([*(rows & folds.train(fold) for fold in folds), rows])
         scored = np.stack([*(folds.held_out == fold for fold in folds), np.zeros_like(rows)])
-        if score is not None:
-            scored[-1] = score
-        held_out = HeldOut(self._data, len(grid), keep=score is None)
-        whole: list[Fit] = []
-        for fit in self.solve(train, scored, grid):
-            if fit.fold == folds.count:
-                whole.append(fit)
-            else:
-                held_out.add(fit.position, np.flatnonzero(scored[fit.fold]), fit.probabilities)
-        return FittedPath(held_out, whole)
+        if within.score is not None:
+            scored[-1] = within.score
+        return Heads(train, scored, self.grid(rows))
 
     def fit(self, rows: Bools, C: float) -> Fit:  # noqa: N803 - the field's name
         """The head of some rows at one C."""
@@ -130,23 +164,40 @@ class Solving:
         grid: npt.NDArray[np.float64],
         tolerance: float | None = None,
     ) -> Iterator[Fit]:
-        """Heads of each set of training rows (F, n) at every C, scoring rows (F, n).
+        """Those `Heads`."""
+        for _, fit in self.solve_each([Heads(train, scored, grid)], tolerance):
+            yield fit
+
+    def solve_each(
+        self, asked: Sequence[Heads], tolerance: float | None = None
+    ) -> Iterator[tuple[int, Fit]]:
+        """All of them, and at which position of `asked` each fit was asked for.
 
         A picture trains by all its views and is scored by the plain one. The tolerance is the
         spec's unless another is given.
         """
+        for at, fit in solve_paths([self._problem(heads, tolerance) for heads in asked]):
+            self.done += 1
+            self.missed += fit.status is not FitStatus.CONVERGED
+            self.worst = max(self.worst, fit.gap)
+            if self._progress:
+                self._progress("fit", self.done, self.expected)
+            yield at, fit
+
+    def _problem(self, heads: Heads, tolerance: float | None) -> PathProblem:
         spec, data, views = self._spec, self._data, self._data.views
+        train, scored = heads.train, heads.scored
         for rows in train:
             self._refuse_one_class(rows)
         if views is not None:
             train = train[:, views.owners]
             scored = None if scored is None else views.plain_only(scored)
-        problem = PathProblem(
+        return PathProblem(
             features=data.features if views is None else views.features,
             targets=data.targets if views is None else data.targets[views.owners],
             n_classes=len(data.classes),
             train=train,
-            grid=grid,
+            grid=heads.grid,
             loss=spec.loss,
             standardize=spec.standardize,
             tolerance=tolerance or spec.tolerance,
@@ -158,13 +209,6 @@ class Solving:
             memory=spec.memory,
             device=spec.device,
         )
-        for fit in solve_path(problem):
-            self.done += 1
-            self.missed += fit.status is not FitStatus.CONVERGED
-            self.worst = max(self.worst, fit.gap)
-            if self._progress:
-                self._progress("fit", self.done, self.expected)
-            yield fit
 
     def _refuse_one_class(self, train: Bools) -> None:
         data = self._data

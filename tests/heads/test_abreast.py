@@ -1,0 +1,215 @@
+"""Problems that are walked beside others are solved as they are alone, and know nothing of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featcache.heads import solver
+from featcache.heads.abreast import side_by_side
+from featcache.heads.grid import default_grid
+from featcache.heads.objective import objective
+from featcache.heads.solver import FitStatus, PathProblem, solve_path, solve_paths
+
+
+@pytest.fixture
+def three(problem_of):
+    """Problems of unlike rows, 60, 54 and 51 of 12 features, three folds each."""
+    made = []
+    for seed, n in enumerate((60, 54, 51)):
+        X, y = problem_of(seed, n, 12, 4, ("plain", "imbalanced", "offset")[seed])
+        train = np.arange(n) % 3 != np.arange(3)[:, None]
+        made.append(PathProblem(X, y, 4, train, default_grid(X, 7)[:5], score=~train))
+    return made
+
+
+@pytest.fixture
+def of_loss(three):
+    """Them, or, for "logistic", the same with two classes."""
+
+    def made(loss):
+        if loss == "softmax":
+            return three
+        return [replace(p, targets=p.targets % 2, n_classes=2, loss=loss) for p in three]
+
+    return made
+
+
+@pytest.fixture
+def walked(monkeypatch):
+    """How many batches each walk abreast was of."""
+    seen = list[int]()
+
+    def spy(batches):
+        seen.append(len(batches))
+        return side_by_side(batches)
+
+    monkeypatch.setattr(solver, "side_by_side", spy)
+    return seen
+
+
+def by_place(problems):
+    """(problem, fold, position) to fit."""
+    fits = {(at, fit.fold, fit.position): fit for at, fit in solve_paths(problems)}
+    assert len(fits) == sum(len(p.train) * len(p.grid) for p in problems)
+    return fits
+
+
+def numbers(fit):
+    return fit.objective, fit.gap, fit.head.coef, fit.head.bias, fit.probabilities, fit.iterations
+
+
+def assert_equal(one, other):
+    for a, b in zip(numbers(one), numbers(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
+def test_they_are_solved_as_alone(of_loss, walked, loss, tolerance):
+    problems = [replace(problem, tolerance=tolerance) for problem in of_loss(loss)]
+    found = by_place(problems)
+    assert walked == [3]
+    for at, problem in enumerate(problems):
+        for fit in solve_path(problem):
+            beside = found[at, fit.fold, fit.position]
+            assert beside.status is FitStatus.CONVERGED
+            assert beside.gap <= tolerance
+            assert beside.C == fit.C
+            # neither lower bound is above the other's objective
+            assert beside.objective * (1 - beside.gap) <= fit.objective
+            assert fit.objective * (1 - fit.gap) <= beside.objective
+            assert beside.probabilities.shape == fit.probabilities.shape
+            if tolerance < 1e-3:
+                np.testing.assert_allclose(beside.probabilities, fit.probabilities, atol=2e-2)
+    assert len(walked) == 1, "one problem alone was put beside others"
+
+
+@pytest.mark.parametrize("loss", ["softmax", "logistic"])
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize(("which", "tolerance"), [(0, 1e-3), (1, 1e-3), (2, 1e-3), (2, 1e-6)])
+def test_no_bit_of_one_depends_on_the_rows_of_another(
+    of_loss, walked, loss, standardize, which, tolerance
+):
+    grid = np.array([0.01, 1.0])  # noise has other rungs
+    given = {"standardize": standardize, "grid": grid, "tolerance": tolerance}
+    problems = [replace(problem, **given) for problem in of_loss(loss)]
+    rng = np.random.default_rng(1)
+    noise = 300 * rng.normal(size=problems[which].features.shape)
+    moved = np.roll(problems[which].targets, 3)  # by whole folds: each still has its classes
+    other = replace(problems[which], features=noise, targets=moved)
+    noisy = [*problems[:which], other, *problems[which + 1 :]]
+    ours, theirs = by_place(problems), by_place(noisy)
+    assert walked == 2 * ([9] if standardize else [3])
+    for place, fit in ours.items():
+        if place[0] == which:
+            assert not np.array_equal(fit.head.coef, theirs[place].head.coef)
+        else:
+            assert_equal(fit, theirs[place])
+
+
+def test_no_bit_depends_on_how_hard_another_is(three, walked):
+    """One that gives up at its last C keeps the walk going long after the others are through."""
+    easy, other = three[:2]
+    hard = replace(three[2], grid=default_grid(three[2].features, 7))
+    ours, theirs = by_place([easy, other, three[2]]), by_place([easy, other, hard])
+    assert walked == [3, 3]
+    assert any(fit.status is FitStatus.TOLERANCE_MISSED for fit in theirs.values())
+    for place, fit in ours.items():
+        if place[0] < 2:
+            assert_equal(fit, theirs[place])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    kinds=st.lists(
+        st.sampled_from(["plain", "separable", "duplicate", "constant", "imbalanced"]),
+        min_size=2,
+        max_size=4,
+    ),
+    decade=st.floats(-6, 6),
+    loss=st.sampled_from(["softmax", "logistic"]),
+)
+def test_what_is_reported_is_the_objective_and_bounds_the_optimum(
+    problem_of, referee, seed, kinds, decade, loss
+):
+    problems, held = [], []
+    for at, kind in enumerate(kinds):
+        n, D, K = 14 + 2 * at, 3 + at, 3
+        X, y = problem_of(seed + at, n, D, K, kind)
+        problems.append(PathProblem(X, y, K, np.ones((1, n), np.bool_), np.array([10.0**decade])))
+        held.append((X - X.mean(axis=0), np.eye(K)[y]))
+    problems = [replace(problem, loss=loss, standardize=False) for problem in problems]
+    for at, fit in solve_paths(problems):
+        X, Y = held[at]
+        W, b = referee(loss, X, Y, fit.C)
+        optimum = objective(loss, X, Y, W, b, fit.C)
+        assert fit.objective * (1 - fit.gap) <= optimum * (1 + 1e-12)
+        assert fit.objective >= optimum * (1 - 1e-9)
+
+
+def test_only_what_is_alike_and_small_is_put_side_by_side(three, walked, monkeypatch):
+    fewer = replace(three[0], grid=three[0].grid[:3])  # at fewer C, which makes no difference
+    binary = replace(three[2], targets=three[2].targets % 2, n_classes=2)
+    columns = replace(three[1], loss="logistic")
+    by_place([three[0], fewer, binary, columns])
+    assert walked == [2]
+    walked.clear()
+    monkeypatch.setattr(solver, "_SMALL", 54 * 13)
+    by_place(three)
+    assert walked == [2]
+    walked.clear()
+    monkeypatch.setattr(solver, "_SMALL", 51 * 13)
+    by_place(three)
+    assert walked == []
+
+
+def test_more_than_the_memory_holds_goes_in_turn(three, walked):
+    cramped = [replace(problem, memory=1 << 19) for problem in (*three, *three)]
+    whole, parts = by_place((*three, *three)), by_place(cramped)
+    assert walked[0] == 6
+    assert 1 < len(walked[1:]) < 6
+    assert set(whole) == set(parts)
+
+
+def test_soft_targets_and_weights_go_along(three, walked):
+    problems = [
+        replace(
+            problem,
+            targets=np.eye(4)[problem.targets] * 0.8 + 0.05,
+            sample_weight=np.linspace(1, 2, len(problem.targets)),
+            balanced=True,
+            smoothing=0.1,
+            tolerance=1e-7,
+        )
+        for problem in three
+    ]
+    found = by_place(problems)
+    assert walked == [3]
+    for at, problem in enumerate(problems):
+        for fit in solve_path(problem):
+            beside = found[at, fit.fold, fit.position]
+            np.testing.assert_allclose(beside.objective, fit.objective, rtol=2e-7)
+
+
+def test_rows_in_float32_are_refused(three):
+    (group,) = [solver._Folds(0, three[0], [solver._columns(three[0], 0)] * 3, [0, 1, 2])]
+    (seat,) = solver._Group(group).seats()
+    rows = replace(seat.batch.rows, rounded=seat.batch.rows.X.float())
+    with pytest.raises(TypeError, match="only rows in memory"):
+        side_by_side([seat.batch, replace(seat.batch, rows=rows)])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_cuda_certifies_the_same_optimum(three):
+    here = by_place(three)
+    for place, fit in by_place([replace(problem, device="cuda") for problem in three]).items():
+        assert fit.objective * (1 - fit.gap) <= here[place].objective
+        assert here[place].objective * (1 - here[place].gap) <= fit.objective
