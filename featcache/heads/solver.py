@@ -340,6 +340,11 @@ class _Group:
         rounded = rounded and bool(X.abs().max() < _FLOAT32_RANGE)
         return DenseRows.of(X[None], weights, rounded=rounded)
 
+    @property
+    def held(self) -> int:
+        """Bytes of rows in memory."""
+        return self._rows.held + self._more.held
+
     def _scored(self, folds: list[int]) -> np.ndarray:
         score = self._problem.score
         return np.zeros(0, np.bool_) if score is None else np.any(score[folds], axis=0)
@@ -529,7 +534,7 @@ class _Seat:
         """Bytes that walking it takes, about."""
         vectors = _VECTORS + pairs_for(self.tolerance)
         each = len(self.batch.rows) * _ARRAYS + self.batch.rows.width * vectors
-        return self.batch.rows.held + 8 * self.start.numel() * each
+        return self.group.held + 8 * self.start.numel() * each
 
     def take(self, solved: Solved) -> Fit | None:
         """Something solved; the fit that it completes, if it does."""

@@ -33,7 +33,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from featcache.heads.batch import Batch, Evaluation
+from featcache.heads.batch import Batch, Evaluation, some
 from featcache.heads.certificate import Travel, bounds
 from featcache.heads.quasi_newton import CurvaturePairs, pairs_for
 
@@ -403,18 +403,25 @@ class _Walkers:
             secants = [secant.of(known), older.of(known)]
             self._mix(step, ids[known], secants, strength[ids[known]], moved[known])
             self._older.replace(ids[known], secants[0].where(moved[known], secants[1]))
-            way = arrived[:, None, None]
-            self._last[ids] = torch.where(way, self._W[ids], self._last[ids])
-            self._last_Z[ids] = torch.where(way, self._Z[ids], self._last_Z[ids])
-            for last, now in zip(self._last_travel, self._travel, strict=True):
-                last[ids] = torch.where(arrived, now[ids], last[ids])
+            self._arrive(ids, arrived)
             self._arrived.zero_()
         return step
 
+    def _arrive(self, ids: Tensor, arrived: Tensor) -> None:
+        """Keep the solution from which the problems `ids`, of them those `arrived`, go on."""
+        if len(ids) < len(self):  # all of them arrived
+            self._last[ids], self._last_Z[ids] = self._W[ids], self._Z[ids]
+        else:
+            way = arrived[:, None, None]
+            self._last = torch.where(way, self._W, self._last)
+            self._last_Z = torch.where(way, self._Z, self._last_Z)
+        for last, now in zip(self._last_travel, self._travel, strict=True):
+            last[ids] = torch.where(arrived, now[ids], last[ids])
+
     def _secant(self, ids: Tensor) -> _Step:
         """From the last solution to this one; of no length where there was none."""
-        D = self._W[ids] - self._last[ids]
-        change = self._Z[ids] - self._last_Z[ids]
+        D = some(self._W, ids) - some(self._last, ids)
+        change = some(self._Z, ids) - some(self._last_Z, ids)
         change.masked_fill_(self._lacking[ids][..., None], 0.0)
         both = [
             now[ids] + last[ids] for now, last in zip(self._travel, self._last_travel, strict=True)
@@ -433,7 +440,7 @@ class _Walkers:
         """
         if not len(ids):
             return
-        batch, W, Z = self._batch.keep(ids), self._W[ids], self._Z[ids]
+        batch, W, Z = self._batch.keep(ids), some(self._W, ids), some(self._Z, ids)
         parts = [step.of(ids), *secants]
         ways = torch.stack([part.D[..., :-1].flatten(1) for part in parts], dim=1)  # (b, 3, N)
         bends = strength[:, None, None] * ways @ ways.mT
@@ -491,13 +498,17 @@ class _Step:
 
     def of(self, problems: Tensor) -> _Step:
         """Those of some problems (indices)."""
-        return _Step(self.D[problems], self.change[problems], self.travel.of_problems(problems))
+        D, change = some(self.D, problems), some(self.change, problems)
+        return _Step(D, change, self.travel.of_problems(problems))
 
     def replace(self, problems: Tensor, other: _Step) -> None:
         """Put another's in the place of those of some problems."""
-        self.D[problems], self.change[problems] = other.D, other.change
-        for way, its in zip(self.travel, other.travel, strict=True):
-            way[problems] = its
+        pairs = ((self.D, other.D), (self.change, other.change))
+        for own, its in (*pairs, *zip(self.travel, other.travel, strict=True)):
+            if len(problems) == len(own):
+                own.copy_(its)
+            else:
+                own[problems] = its
 
     def where(self, marked: Tensor, other: _Step) -> _Step:
         """Those of the problems marked (B,) bool, and another's of the rest."""
