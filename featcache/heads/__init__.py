@@ -11,9 +11,11 @@ Pure mathematics on arrays; this room knows no file, no picture and no fold rule
     design        features -> coordinates: centred, scaled, in the eigenbasis; and back
     rows          rows in those coordinates, and the two products that everything costs
     batch         problems solved together: their sums over the rows
+    abreast       batches of different rows side by side, as one
     quasi_newton  L-BFGS whose memory survives a change of C
     walk          the algorithm: a batch of problems, each on its own way along C
-    solver        `solve_path`: every fold and every C of a `PathProblem`, each fit certified
+    solver        `solve_path`, `solve_paths`: every fold and C of a `PathProblem`, or of several,
+                  each fit certified
     ridge         ridge regression for a grid of C from one decomposition, exact leave-one-out
     knn           weighted votes of nearest neighbours
 """

@@ -58,9 +58,15 @@ class StackedRows:
         return self.width
 
     def of_problems(self, problems: Tensor) -> StackedRows:
-        """Of all of them, or of none: sets are not told apart."""
+        """Of all of them, or of none.
+
+        Raises:
+            ValueError: of some.
+        """
         if len(problems) == len(self.norms):
             return self
+        if len(problems):
+            raise ValueError("problems abreast go on together: sets of rows are not told apart")
         return StackedRows(self.X[:0], self.norms[:0], self.scale[:0])
 
     def exactly(self) -> StackedRows:

@@ -147,8 +147,8 @@ class Batch:
         means, bent = self.weights.new_zeros(B, K), self.weights.new_zeros(B, K, K)
         for rows in self.blocks():
             a = self.weights[:, rows]
-            P, some = self.kernel.shares(Z[..., rows].double(), a)
-            means += some
+            P, parts = self.kernel.shares(Z[..., rows].double(), a)
+            means += parts
             if hessian is None:
                 bent += self.kernel.bending(P, a)
         return means - self.targets_sum[..., -1], bent if hessian is None else hessian

@@ -1,7 +1,7 @@
 """`solve_path`: every fold and every C of a problem, each fit with its certificate.
 
 `solve_paths` does it for several problems. Small ones are walked side by side (`abreast`), as are
-folds of one problem that have designs of their own; no bit of one's fits depends on another's rows.
+small folds that have designs of their own; no bit of one's fits depends on another's rows.
 """
 
 # torch ships few types: what it returns is known here by its shape, written beside it
@@ -124,7 +124,8 @@ class Fit:
         gap: proven upper bound of (objective - optimum) / objective.
         status: whether the gap is within the tolerance.
         iterations: steps of the solver, over all columns.
-        seconds: spent on this fit: its share of what was solved together.
+        seconds: spent on this fit: its share of what was solved together (abreast, problems that
+            are through have shares until the last one is).
         absent: classes with no training row; their probability is 0.
         probabilities: (s, K) float64 of the rows of `PathProblem.score`, in their order; (0, K)
             where none were asked for.
@@ -206,19 +207,21 @@ def solve_paths(problems: Sequence[PathProblem]) -> Iterator[tuple[int, Fit]]:
 
     Returns:
         An iterator over (position among the problems, fit), as `solve_path` gives the fits of each;
-        problems in no promised order, those that are not small one after the other. Rows of one
-        have no influence on any bit of another's fits, unless they leave its folds two classes of
-        more: what is walked together then changes, and rounding with it.
+        problems in no promised order, those that are not small one after the other. Features of one
+        have no influence on any bit of another's fits, and labels none unless they leave its folds
+        two classes of more: what is walked together then changes, and rounding with it.
 
     Raises:
         ProbeError: as `solve_path`.
     """
-    groups = list[_Folds]()
-    for at, problem in enumerate(problems):
+    for problem in problems:
         _check(problem)
-        columns = [_columns(problem, fold) for fold in range(len(problem.train))]
-        groups += [_Folds(at, problem, columns, folds) for folds in _groups(problem)]
-    return _solve(groups)
+        _columns_of(problem)
+    return _solve(problems)
+
+
+def _columns_of(problem: PathProblem) -> list[Columns]:
+    return [_columns(problem, fold) for fold in range(len(problem.train))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,10 +235,9 @@ class _Folds:
 
     @property
     def is_small(self) -> bool:
-        """Whether they are walked beside others.
+        """Whether they are walked beside others; it follows from sizes and the loss alone.
 
-        It follows from sizes alone, but for folds that hold two classes of more. (How many columns
-        one-vs-rest has depends on the labels, so its folds are not.)
+        How many columns one-vs-rest has depends on the labels, so its folds are not.
         """
         problem = self.problem
         rows, D = problem.train[self.folds].any(axis=0).sum(), problem.features.shape[1]
@@ -245,20 +247,28 @@ class _Folds:
         return bool(fits and one and few and problem.prior is None)
 
 
-def _solve(groups: Sequence[_Folds]) -> Iterator[tuple[int, Fit]]:
-    alike: dict[tuple[object, ...], list[_Seat]] = {}
-    for group in groups:
-        for seat in _Group(group).seats():
-            if group.is_small:
-                beside = alike.setdefault(seat.kind, [])
-                beside.append(seat)
-                if sum(one.held for one in beside) > group.problem.memory // 2:
-                    yield from _abreast(alike.pop(seat.kind))
-            else:
-                yield from _alone(seat)
-            del seat  # or its rows would be held beside the next ones
-    for seats in alike.values():
-        yield from _abreast(seats)
+def _solve(problems: Sequence[PathProblem]) -> Iterator[tuple[int, Fit]]:
+    waiting: dict[tuple[object, ...], list[_Seat]] = {}
+    for at, problem in enumerate(problems):
+        columns = _columns_of(problem)
+        for folds in _groups(problem):
+            group = _Folds(at, problem, columns, folds)
+            for seat in _Group(group).seats():
+                if group.is_small:
+                    held = sum(other.held for seats in waiting.values() for other in seats)
+                    if held + seat.held > problem.memory // 2:
+                        yield from _abreast_by_kind(waiting)
+                    waiting.setdefault(seat.kind, []).append(seat)
+                else:
+                    yield from _alone(seat)
+                del seat  # or its rows would be held beside the next ones
+    yield from _abreast_by_kind(waiting)
+
+
+def _abreast_by_kind(waiting: dict[tuple[object, ...], list[_Seat]]) -> Iterator[tuple[int, Fit]]:
+    """Walk all that wait, and let go of each kind after it."""
+    while waiting:
+        yield from _abreast(waiting.popitem()[1])
 
 
 def _alone(seat: _Seat) -> Iterator[tuple[int, Fit]]:
@@ -291,6 +301,7 @@ def _abreast(seats: Sequence[_Seat]) -> Iterator[tuple[int, Fit]]:
             logits=solved.logits[:, : len(rows)],
         )
         fit = seat.take(own)
+        del solved, own
         if fit is not None:
             yield seat.at, fit
 
@@ -342,8 +353,9 @@ class _Group:
 
     @property
     def held(self) -> int:
-        """Bytes of rows in memory."""
-        return self._rows.held + self._more.held
+        """Bytes of rows in memory, and of what turns them."""
+        basis = 0 if self._design.basis is None else self._design.basis.nbytes
+        return self._rows.held + self._more.held + basis
 
     def _scored(self, folds: list[int]) -> np.ndarray:
         score = self._problem.score
@@ -527,14 +539,15 @@ class _Seat:
     def kind(self) -> tuple[object, ...]:
         """Equal for seats that can be walked abreast, and are of about as many rows."""
         batch, about = self.batch, len(self.batch.rows).bit_length()
-        return batch.kernel.loss, len(batch), batch.classes, about, self.tolerance
+        coded, device = batch.targets.codes is not None, batch.weights.device
+        return batch.kernel.loss, len(batch), batch.classes, about, self.tolerance, coded, device
 
     @property
     def held(self) -> int:
-        """Bytes that walking it takes, about."""
-        vectors = _VECTORS + pairs_for(self.tolerance)
-        each = len(self.batch.rows) * _ARRAYS + self.batch.rows.width * vectors
-        return self.group.held + 8 * self.start.numel() * each
+        """Bytes that walking it abreast takes, at most: beside it rows can be twice as many."""
+        rows, vectors = self.batch.rows, _VECTORS + pairs_for(self.tolerance)
+        each = 2 * (len(rows) * _ARRAYS + rows.width * vectors)
+        return self.group.held + 4 * rows.held + 8 * self.start.numel() * each
 
     def take(self, solved: Solved) -> Fit | None:
         """Something solved; the fit that it completes, if it does."""

@@ -14,7 +14,8 @@ step it is solved exactly, K numbers a problem, and the walk is one over W alone
 the bias was what kept certificates waiting: they pay for a wrong one as 1/lambda.)
 
 Problems whose rows are strangers to each other can walk *abreast* (`abreast`): no decision on one
-then depends on another, and every tensor keeps its shape to the end, so that not a bit of one does.
+then depends on another, and nothing that is summed changes its shape on the way, so that not a bit
+of one does.
 
 Steps may be in float32 (`rows`). Certificates never are: logits and gradient are multiplied out in
 float64 before one, and a walk that float32 brings no closer turns to float64 for good.
@@ -111,7 +112,10 @@ def walk(
 
 
 class _Walkers:
-    """State of the problems under way; every tensor's first axis is theirs."""
+    """State of the problems under way, abreast also of those that are through.
+
+    Every tensor's first axis is theirs.
+    """
 
     def __init__(
         self,
@@ -265,7 +269,7 @@ class _Walkers:
         return self._waited > _PATIENCE
 
     def _go_on(self, done: Tensor) -> None:
-        """Send what is solved to its next C, and drop what has none."""
+        """Send what is solved to its next C, and drop what has none; abreast, all at the end."""
         self._solved += done
         self._arrived |= done
         self._least.masked_fill_(done, torch.inf)

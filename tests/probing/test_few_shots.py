@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from featcache.errors import ProbeError
 from featcache.evaluation.shots import support_rows
 from featcache.probing import LabelledRows, ProbeSpec, few_shots, fit_probe
+from featcache.probing.solving import Solving
 
 SPEC = ProbeSpec(folds=3, grid=(0.01, 1.0, 100.0), tolerance=1e-6)
 
@@ -124,3 +125,29 @@ def test_progress_counts_to_the_end(rows_of: Any, few: Any) -> None:
     few_shots(data, SPEC, (1, 3), 2, fit_probe(data, SPEC), lambda *a: seen.append(a))
     total = 2 * 1 + 2 * 3 * (3 + 1)
     assert seen == [("fit", i, total) for i in range(1, total + 1)]
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["folds", "val"])
+def test_little_memory_takes_fewer_support_sets_at_once(
+    rows_of: Any, few: Any, splits_of: Any, split: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the scores are those of all at once, in the order of the seeds."""
+    data = rows_of(*few, splits_of(90, train=3, val=2, test=1)) if split else rows_of(*few)
+    asked = list[int]()
+    each = Solving.solve_each
+
+    def spy(self: Solving, heads: Any, tolerance: float | None = None) -> Any:
+        asked.append(len(heads))
+        return each(self, heads, tolerance)
+
+    monkeypatch.setattr(Solving, "solve_each", spy)
+    whole, found = fit_probe(data, SPEC), []
+    for memory in (2 << 30, 4 * 8 * len(data) * 3 * len(SPEC.grid or ())):
+        asked.clear()
+        (scored,) = few_shots(data, replace(SPEC, memory=memory), (2,), 5, whole).shots
+        found.append((asked.copy(), scored))
+    (at_once, together), (in_turn, parts) = found
+    assert (at_once, in_turn) == ([5], [2, 2, 1])
+    assert parts.chosen == together.chosen
+    for a, b in zip(parts.scores, together.scores, strict=True):
+        assert a.accuracy == pytest.approx(b.accuracy)
