@@ -24,38 +24,13 @@ from featcache.heads.rows import DenseRows
 
 
 @dataclass(frozen=True, eq=False)
-class StackedRows:
-    """S sets of rows, each of B / S problems that stand together; see `Rows`.
+class StackedRows(DenseRows):
+    """S sets of rows in float64, each of B / S problems that stand together; see `Rows`.
 
     Attributes:
-        X: (S, n, R + 1) float64.
+        X: (S, n, R + 1).
         norms: (B, n); scale: (B, R + 1).
     """
-
-    X: Tensor
-    norms: Tensor
-    scale: Tensor
-    dtype: torch.dtype = torch.float64
-    logit_dtype: torch.dtype = torch.float64
-    in_memory: bool = True
-
-    @property
-    def held(self) -> int:
-        """Bytes of X."""
-        return self.X.nbytes
-
-    def __len__(self) -> int:
-        return self.X.shape[1]
-
-    @property
-    def width(self) -> int:
-        """R + 1."""
-        return self.X.shape[2]
-
-    @property
-    def sum_width(self) -> int:
-        """R + 1."""
-        return self.width
 
     def of_problems(self, problems: Tensor) -> StackedRows:
         """Of all of them, or of none.
@@ -69,14 +44,6 @@ class StackedRows:
             raise ValueError("problems abreast go on together: sets of rows are not told apart")
         return StackedRows(self.X[:0], self.norms[:0], self.scale[:0])
 
-    def exactly(self) -> StackedRows:
-        """Itself."""
-        return self
-
-    def lift(self, W: Tensor) -> Tensor:
-        """As they are."""
-        return W
-
     def forward(self, lifted: Tensor, rows: slice) -> Tensor:
         """(B, K, m) logits of some rows."""
         return self._by_set(lifted, self.X[:, rows].transpose(1, 2))
@@ -84,10 +51,6 @@ class StackedRows:
     def backward(self, R: Tensor, rows: slice) -> Tensor:
         """(B, K, R + 1) sums over rows of R (B, K, m) times the rows."""
         return self._by_set(R, self.X[:, rows])
-
-    def settle(self, sums: Tensor) -> Tensor:
-        """As they are."""
-        return sums
 
     def _by_set(self, left: Tensor, right: Tensor) -> Tensor:
         """(B, K, p) times (S, p, q): (B, K, q)."""
