@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,15 @@ class Evaluation:
     residuals: Tensor
     long_residuals: Tensor
     column_residuals: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """Them all."""
+        return tuple(getattr(self, each.name) for each in fields(self))
+
+    def of(self, problems: Tensor) -> Evaluation:
+        """That of some problems (indices)."""
+        return Evaluation(*(some(part, problems) for part in self.parts))
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,10 +37,10 @@ _SHARED_FROM = 0.5
 _READ = 16384
 """Rows checked at a time."""
 
-_LARGE, _LOOSE, _APART = 1_000_000, 1e-4, 0.5
-"""Steps are in float32, and certificates alone in float64, where rows have more numbers than this,
-the tolerance is no tighter and values of C are so many decades apart: a certificate then costs
-products of its own, which a few steps at each C must save."""
+_LOOSE, _APART = 1e-4, 0.5
+"""Steps are in float32, and certificates alone in float64, where rows are not small, the tolerance
+is no tighter and values of C are so many decades apart: a certificate then costs products of its
+own, which a few steps at each C must save."""
 
 _FLOAT32_RANGE = 1e15
 """Larger numbers could overflow in float32 sums."""
@@ -272,7 +272,7 @@ def _abreast_by_kind(waiting: dict[tuple[object, ...], list[_Seat]]) -> Iterator
 
 
 def _alone(seat: _Seat) -> Iterator[tuple[int, Fit]]:
-    for solved in walk(seat.batch, seat.start, seat.strengths, seat.tolerance):
+    for solved in walk(seat.batch, seat.start, seat.strengths, seat.asked, seat.tolerance):
         fit = seat.take(solved)
         del solved  # or its logits, of all rows, would outlive the next ones
         if fit is not None:
@@ -286,12 +286,13 @@ def _abreast(seats: Sequence[_Seat]) -> Iterator[tuple[int, Fit]]:
     batch = side_by_side([seat.batch for seat in seats])
     start = torch.cat([seat.start for seat in seats])
     counts = [seat.strengths.shape[1] for seat in seats]
-    strengths = torch.cat(
-        [pad(seat.strengths, (0, max(counts) - n)) for seat, n in zip(seats, counts, strict=True)]
+    strengths, asked = (
+        torch.cat([pad(part, (0, max(counts) - n)) for part, n in zip(parts, counts, strict=True)])
+        for parts in ([seat.strengths for seat in seats], [seat.asked for seat in seats])
     )
     each = len(seats[0].batch)
     steps = torch.tensor(counts, device=start.device).repeat_interleave(each)
-    for solved in walk(batch, start, strengths, seats[0].tolerance, steps=steps):
+    for solved in walk(batch, start, strengths, asked, seats[0].tolerance, steps=steps):
         seat = seats[solved.problem // each]
         rows = seat.batch.rows
         own = replace(
@@ -347,7 +348,7 @@ class _Group:
             return StreamedRows.of(problem.features, kept, self._design)
         X = self._design.turned(problem.features[kept])
         weights = X.new_full((1, len(X)), 1 / max(len(X), 1))
-        rounded = rounded and _LARGE < size <= memory / 12
+        rounded = rounded and _SMALL < size <= memory / 12
         rounded = rounded and bool(X.abs().max() < _FLOAT32_RANGE)
         return DenseRows.of(X[None], weights, rounded=rounded)
 
@@ -388,10 +389,10 @@ class _Group:
             self._group.at,
             self,
             tuple((fold, j) for fold in folds for j in range(self._columns[fold].problems)),
-            asked,
             batch,
             _priors(batch),
             1 / (total[:, None] * torch.from_numpy(C).to(total.device)),
+            torch.from_numpy(asked).to(total.device).expand(len(total), -1),
             self._problem.tolerance,
         )
 
@@ -521,17 +522,16 @@ class _Seat:
         at: place of their problem among those asked for.
         group: theirs.
         owners: (fold, column of it) of each problem of the batch.
-        asked: by position along the way, the position in the grid.
-        batch, start, strengths, tolerance: see `walk`.
+        batch, start, strengths, asked, tolerance: see `walk`.
     """
 
     at: int
     group: _Group
     owners: tuple[tuple[int, int], ...]
-    asked: dict[int, int]
     batch: Batch
     start: Tensor
     strengths: Tensor
+    asked: Tensor
     tolerance: float
     _partial: dict[tuple[int, int], dict[int, _Part]] = field(default_factory=dict)
 
@@ -551,15 +551,12 @@ class _Seat:
 
     def take(self, solved: Solved) -> Fit | None:
         """Something solved; the fit that it completes, if it does."""
-        if solved.position not in self.asked:
-            return None
         fold, j = self.owners[solved.problem]
-        position = self.asked[solved.position]
-        parts = self._partial.setdefault((fold, position), {})
-        parts[j] = self.group.part(fold, replace(solved, position=position))
+        parts = self._partial.setdefault((fold, solved.position), {})
+        parts[j] = self.group.part(fold, solved)
         if len(parts) < self.group.columns_of(fold):
             return None
-        del self._partial[fold, position]
+        del self._partial[fold, solved.position]
         return self.group.fit(fold, [parts[j] for j in sorted(parts)])
 
 
@@ -601,23 +598,24 @@ class _Part:
     logits: Tensor
 
 
-def _with_rungs(grid: np.ndarray, easy: float) -> tuple[np.ndarray, dict[int, int]]:
+def _with_rungs(grid: np.ndarray, easy: float) -> tuple[np.ndarray, np.ndarray]:
     """The grid and decades from `easy` on where its values are further apart.
 
     On separable classes the solution at a large C is near that of a smaller one and nothing else.
 
     Returns:
-        The values to walk along, ascending, and by position among them the position in `grid`.
+        The values to walk along, ascending, and which of them are the grid's (bool).
     """
-    values, asked, last = list[float](), dict[int, int](), easy
-    for position, value in enumerate(grid.tolist()):
+    values, asked, last = list[float](), list[bool](), easy
+    for value in grid.tolist():
         while value > 10.001 * last:
             last *= 10
             values.append(last)
-        asked[len(values)] = position
+            asked.append(False)
         values.append(value)
+        asked.append(True)
         last = max(last, value)
-    return np.array(values), asked
+    return np.array(values), np.array(asked)
 
 
 def _is_coarse(grid: np.ndarray) -> bool:

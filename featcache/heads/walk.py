@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ class Solved:
     """One problem at one C.
 
     Attributes:
-        problem: its place in the batch; position: of the C along its path.
+        problem: its place in the batch; position: of the C among those asked for.
         W: (K, R + 1).
         logits: (K, n) of all rows; only until the next one is asked for.
         objective, lower: of the certificate.
@@ -92,20 +92,28 @@ class Solved:
 
 
 def walk(
-    batch: Batch, start: Tensor, strengths: Tensor, tolerance: float, *, steps: Tensor | None = None
+    batch: Batch,
+    start: Tensor,
+    strengths: Tensor,
+    asked: Tensor,
+    tolerance: float,
+    *,
+    steps: Tensor | None = None,
 ) -> Iterator[Solved]:
-    """Solve every problem at every strength.
+    """Solve every problem at every strength that is asked for.
 
     Args:
         batch: B problems.
         start: (B, K) biases to begin with, -inf for a class that a problem lacks.
         strengths: (B, G) lambda, descending along the path.
+        asked: (B, G) bool: what is solved for itself, and not for being on the way. On the way a
+            gap is estimated, without a certificate.
         tolerance: certified relative gap.
         steps: (B,) how many of the strengths are a problem's, for a walk abreast: no bit of a
             problem then depends on what is in another. Rows are to be in memory, in float64, and
             classes up to `MANY_CLASSES`.
     """
-    walkers = _Walkers(batch, start, strengths, tolerance, steps)
+    walkers = _Walkers(batch, start, strengths, asked, tolerance, steps)
     while len(walkers):
         walkers.step()  # at every C: biases alone can be within the tolerance, and are poor
         yield from walkers.hand_in()
@@ -122,6 +130,7 @@ class _Walkers:
         batch: Batch,
         start: Tensor,
         strengths: Tensor,
+        asked: Tensor,
         tolerance: float,
         steps: Tensor | None,
     ) -> None:
@@ -130,6 +139,7 @@ class _Walkers:
         whole = torch.full((B,), strengths.shape[1], device=start.device)
         self._steps = whole if steps is None else steps
         self._batch, self._strengths, self._tolerance = batch, strengths, tolerance
+        self._asked = asked
         self._lacking = start.isinf()  # (B, K)
         self._W = start.new_zeros(B, batch.classes, width)
         self._W[..., -1] = start.masked_fill(self._lacking, 0.0)
@@ -161,10 +171,14 @@ class _Walkers:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def _strength(self) -> Tensor:
-        """(B,) lambda now; the last one of problems that are through."""
+    def _now(self, along: Tensor) -> Tensor:
+        """(B,) of numbers (B, G) along the path, those of now; the last of problems through."""
         now = torch.minimum(self._solved, self._steps - 1)
-        return self._strengths.gather(1, now[:, None])[:, 0]
+        return along.gather(1, now[:, None])[:, 0]
+
+    def _strength(self) -> Tensor:
+        """(B,) lambda now."""
+        return self._now(self._strengths)
 
     def _under_way(self) -> Tensor:
         """(B,) bool."""
@@ -189,7 +203,7 @@ class _Walkers:
     # Handing in
 
     def hand_in(self) -> list[Solved]:
-        """What is solved; it goes on to its next C, or leaves."""
+        """What is solved of what is asked for; all that is solved goes on to its next C."""
         started = time.perf_counter()
         strength = self._strength()
         given_up = self._watch(self._estimated_gap(strength))
@@ -200,40 +214,69 @@ class _Walkers:
             near &= self._under_way()
         if not bool(near.any()):
             return []
-        self._look_closely()
-        value, lower = bounds(self._batch, self._W, self._Z, self._at, strength, self._travel)
-        done = (value - lower <= self._tolerance * value) | given_up
-        if self._abreast:
-            done &= near
-        state = (self._ids, self._solved, value, lower, self._ticks, self._seconds, done)
-        each = zip(*(numbers.tolist() for numbers in state), strict=True)
-        solved = [
-            Solved(own, position, self._W[i].clone(), self._Z[i], objective, low, ticks, seconds)
-            for i, (own, position, objective, low, ticks, seconds, is_done) in enumerate(each)
-            if is_done
-        ]
-        self._Z = self._Z.to(self._batch.rows.logit_dtype)
-        if self._abreast:
-            self._gate = torch.where(done, _GATE, torch.where(near, self._gate / 2, self._gate))
-        else:
-            self._gate = torch.full_like(self._gate, _GATE) if solved else self._gate / 2
+        wanted = near & self._now(self._asked)
+        done, solved = near & ~wanted, list[Solved]()
+        ids = self._chosen(wanted)
+        if len(ids):
+            within, solved = self._certify(ids, strength, wanted, given_up)
+            done[ids] |= within
+            self._gate = torch.where(wanted, self._gate / 2, self._gate)
+        self._gate.masked_fill_(done, _GATE)
         self._seconds += (time.perf_counter() - started) / len(self)
-        if solved:
+        if bool(done.any()):
             self._go_on(done)
         return solved
 
-    def _look_closely(self) -> None:
-        """Logits and gradient in float64, where anything that was added up to them was not."""
-        rows = self._batch.rows
-        if rows.dtype != torch.float64 or rows.logit_dtype != torch.float64:
-            self._multiply_out(replace(self._batch, rows=rows.exactly()))
+    def _certify(
+        self, ids: Tensor, strength: Tensor, wanted: Tensor, given_up: Tensor
+    ) -> tuple[Tensor, list[Solved]]:
+        """Which of the problems `ids` are solved (m,), if they are `wanted`, and what they are."""
+        Z = self._look_closely(ids)
+        batch, W, at = self._batch.keep(ids), some(self._W, ids), self._at.of(ids)
+        travel = self._travel.of_problems(ids)
+        value, lower = bounds(batch, W, Z, at, strength[ids], travel)
+        within = ((value - lower <= self._tolerance * value) | given_up[ids]) & wanted[ids]
+        each = (self._ids, self._now(self._asked.cumsum(dim=1)) - 1, self._ticks, self._seconds)
+        numbers = (*(of_all[ids] for of_all in each), value, lower, within)
+        listed = zip(*(part.tolist() for part in numbers), strict=True)
+        return within, [
+            Solved(own, position, W[i].clone(), Z[i], objective, low, ticks, seconds)
+            for i, (own, position, ticks, seconds, objective, low, is_within) in enumerate(listed)
+            if is_within
+        ]
 
-    def _multiply_out(self, batch: Batch) -> None:
-        """Logits, and what follows from them, from the weights and nothing else."""
-        del self._Z  # before as large an array takes its place
-        self._Z = batch.values(self._W).masked_fill_(self._lacking[..., None], -torch.inf)
-        self._travel = self._straight(self._W)
-        self._at = batch.evaluate(self._Z)
+    def _look_closely(self, ids: Tensor) -> Tensor:
+        """Logits (m, K, n) of the problems `ids` that may be certified; so may `_at` then.
+
+        They are multiplied out, and the gradient, where anything that was added up to them was not
+        in float64.
+        """
+        rows = self._batch.rows
+        if rows.dtype == torch.float64 and rows.logit_dtype == torch.float64:
+            return some(self._Z, ids)
+        batch = replace(self._batch.keep(ids), rows=rows.exactly())
+        Z = self._multiplied_out(batch, ids)
+        self._put_at(ids, Z, batch.evaluate(Z))
+        return Z
+
+    def _multiplied_out(self, batch: Batch, ids: Tensor) -> Tensor:
+        """Logits of the problems `ids`, a batch of their own, from the weights and nothing else."""
+        if len(ids) == len(self):
+            del self._Z  # before as large an array takes its place
+        Z = batch.values(some(self._W, ids))
+        return Z.masked_fill_(self._lacking[ids][..., None], -torch.inf)
+
+    def _put_at(self, ids: Tensor, Z: Tensor, at: Evaluation) -> None:
+        """Take logits of the problems `ids` that were multiplied out, and what they tell."""
+        if len(ids) == len(self):
+            self._Z, self._at = Z.to(self._batch.rows.logit_dtype), at
+            self._travel = self._straight(self._W)
+            return
+        self._Z[ids] = Z.to(self._Z.dtype)
+        straight = self._straight(self._W[ids])
+        for parts, new in ((self._at.parts, at.parts), (self._travel, straight)):
+            for own, its in zip(parts, new, strict=True):
+                own[ids] = its
 
     def _is_blunt(self) -> bool:
         """Whether float32 steps lead no closer to the optimum."""
@@ -244,7 +287,9 @@ class _Walkers:
     def _sharpen(self) -> None:
         """Go on in float64, with nothing that was rounded: certificates allow for no more."""
         batch = self._batch = replace(self._batch, rows=self._batch.rows.exactly())
-        self._multiply_out(batch)
+        everyone = torch.arange(len(self), device=self._W.device)
+        Z = self._multiplied_out(batch, everyone)
+        self._put_at(everyone, Z, batch.evaluate(Z))
         if batch.rows.in_memory:
             lacking = self._lacking[..., None]
             self._last_Z = batch.values(self._last).masked_fill_(lacking, -torch.inf)
@@ -283,13 +328,13 @@ class _Walkers:
         self._batch = self._batch.keep(problems)
         self._pairs.keep(problems)
         self._bending = None if self._bending is None else self._bending[problems]
-        self._at = Evaluation(*(getattr(self._at, f.name)[problems] for f in fields(self._at)))
+        self._at = self._at.of(problems)
         self._travel = self._travel.of_problems(problems)
         self._last_travel = self._last_travel.of_problems(problems)
         self._older = self._older.of(problems)
         for name in (
-            *("_strengths", "_lacking", "_W", "_Z", "_last", "_last_Z", "_solved", "_arrived"),
-            *("_least", "_waited", "_ticks", "_ids", "_seconds", "_gate", "_steps"),
+            *("_strengths", "_asked", "_steps", "_lacking", "_W", "_Z", "_last", "_last_Z"),
+            *("_solved", "_arrived", "_least", "_waited", "_ticks", "_ids", "_seconds", "_gate"),
         ):
             setattr(self, name, getattr(self, name)[problems])
 
@@ -365,12 +410,8 @@ class _Walkers:
             self._Z = torch.where(marked[:, None, None], Z, self._Z)
             self._travel = straight.where(marked, self._travel)
             return
-        whole = len(stale) == len(self)
-        if whole:
-            del self._Z  # before as large an array takes its place
-        Z = self._batch.keep(stale).values(self._W[stale])
-        Z.masked_fill_(self._lacking[stale][..., None], -torch.inf)
-        if whole:
+        Z = self._multiplied_out(self._batch.keep(stale), stale)
+        if len(stale) == len(self):
             self._Z = Z
         else:
             self._Z[stale] = Z

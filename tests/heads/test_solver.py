@@ -406,17 +406,17 @@ def test_the_bound_holds_with_a_prior(seed, decade):
     dtype=st.sampled_from([np.float16, np.float32, np.float64]),
     spread=st.sampled_from([0.0, 2.0]),
     tolerance=st.sampled_from([0.3, 1e-3, 1e-6]),
-    large=st.sampled_from([0, 1_000_000]),
+    small=st.sampled_from([0, 1 << 18]),
 )
 @example(0, 5, 16, 5, "plain", "softmax", 8.0, np.float16, 2.0, 1e-3, 0)  # one row a class, n < D
 @example(0, 30, 2, 3, "separable", "logistic", 8.0, np.float32, 2.0, 1e-6, 0)
 @example(0, 30, 4, 3, "constant", "softmax", -8.0, np.float16, 2.0, 1e-6, 0)
 def test_what_is_reported_is_never_below_the_true_gap(
-    problem_of, referee, seed, n, D, K, kind, loss, decade, dtype, spread, tolerance, large
+    problem_of, referee, seed, n, D, K, kind, loss, decade, dtype, spread, tolerance, small
 ):
     """Whatever features and dtypes, those of steps too; the optimum by Newton's method in float64.
 
-    Steps are in float32 where there are more numbers than `large`, and the tolerance is loose.
+    Steps are in float32 where there are more numbers than `small`, and the tolerance is loose.
     """
     X, codes = problem_of(seed, n, D, K, kind)
     X *= 10.0 ** np.random.default_rng(seed).uniform(-spread, spread, size=D)
@@ -424,7 +424,7 @@ def test_what_is_reported_is_never_below_the_true_gap(
     train, C = np.ones((1, n), np.bool_), 10.0**decade
     asked = PathProblem(X, codes, K, train, np.array([C]), loss=loss, tolerance=tolerance)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(solver, "_LARGE", large)
+        patch.setattr(solver, "_SMALL", small)
         (fit,) = solve_path(asked)
     Y, exact = np.eye(K)[codes], X.astype(np.float64)
     optimum = objective(loss, exact, Y, *referee(loss, exact, Y, C), C)
@@ -436,7 +436,7 @@ def test_what_is_reported_is_never_below_the_true_gap(
 @pytest.fixture
 def in_float32(problem, monkeypatch):
     """A problem whose steps are in float32, as those of large ones are."""
-    monkeypatch.setattr(solver, "_LARGE", 0)
+    monkeypatch.setattr(solver, "_SMALL", 0)
     return replace(problem, grid=problem.grid[::6])
 
 
@@ -478,6 +478,23 @@ def test_where_float32_leads_no_closer_float64_does(in_float32, sharpened):
     assert sharpened
 
 
+def test_certificates_are_of_what_was_asked_for_and_of_what_is_near(in_float32, monkeypatch):
+    """Not of a C on the way, nor of the problems that are far while others are near."""
+    certified = []
+
+    def counted(batch, W, Z, at, strength, travel):
+        certified.extend(strength.tolist())
+        return bounds(batch, W, Z, at, strength, travel)
+
+    monkeypatch.setattr(walk, "bounds", counted)
+    asked = replace(in_float32, grid=np.array([1e4]), tolerance=1e-3)
+    fits = list(solve_path(asked))
+    rows = asked.train.sum(axis=1)
+    assert {fit.fold for fit in fits} == set(range(len(rows)))
+    assert sorted(set(certified)) == pytest.approx(sorted({1 / (1e4 * n) for n in rows}))
+    assert len(fits) <= len(certified) < 3 * len(fits)
+
+
 @pytest.mark.parametrize("kind", ["float64", "float32", "streamed"])
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-6])
 def test_certified_logits_are_as_near_as_is_allowed_for(
@@ -498,7 +515,7 @@ def test_certified_logits_are_as_near_as_is_allowed_for(
 
     monkeypatch.setattr(walk, "bounds", checked)
     if kind == "float64":
-        monkeypatch.setattr(solver, "_LARGE", 1_000_000)
+        monkeypatch.setattr(solver, "_SMALL", 1 << 18)
     grid = 10.0 ** np.arange(-3, 11)
     asked = replace(in_float32, grid=grid, train=in_float32.train[:1], tolerance=tolerance)
     for _ in solve_path(replace(asked, memory=1 << 14) if kind == "streamed" else asked):
