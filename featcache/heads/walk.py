@@ -1,12 +1,13 @@
 r"""The walk: a batch of problems, each on its own way along C, every step one product each way.
 
 One *tick* moves all problems at once. A problem whose certificate is within the tolerance hands its
-solution in and goes on to its next C in the same tick, so that the product is always as wide as
-there are problems under way. Its direction is that of L-BFGS, whose pairs stay exact in the penalty
-along the path (`quasi_newton`) and whose H0 is the inverse diagonal of the Hessian in the
-eigenbasis, 1 / (h_k sigma_r^2 + lambda), h_k = mean p_k (1 - p_k), sigma_r^2 the features' mean
-square along coordinate r. On arrival at a new C two secants, the ways between the last solutions,
-are mixed in: in log C the path is smooth, and they are known before any product.
+solution in and goes on to its next C in the same tick (from a C that is only on the way already by
+the estimate of its gap), so that the product is always as wide as there are problems under way. Its
+direction is that of L-BFGS, whose pairs stay exact in the penalty along the path (`quasi_newton`)
+and whose H0 is the inverse diagonal of the Hessian in the eigenbasis, 1 / (h_k sigma_r^2 + lambda),
+h_k = mean p_k (1 - p_k), sigma_r^2 the features' mean square along coordinate r. On arrival at a
+new C two secants, the ways between the last solutions, are mixed in: in log C the path is smooth,
+and they are known before any product.
 
 The objective is convex along a direction and costs no product there (logits are linear in the
 rate), so a safeguarded Newton iteration on its slope finds the rate. Nor does the bias: after every
