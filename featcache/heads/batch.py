@@ -171,18 +171,18 @@ class Batch:
             rates: (B, d): the point is Z + sum_j rates_j changes_j.
         """
         d, B, dtype = len(changes), len(Z), self.rows.dtype
-        slopes, curvatures = rates.new_zeros(d, B), rates.new_zeros(d, d, B)
+        slopes, curvatures = rates.new_zeros(B, d), rates.new_zeros(B, d, d)
         for rows in self.blocks():
-            a, targets = self.weights[:, rows].to(dtype), self.targets.at(rows, dtype)
+            a, at = self.weights[:, rows].to(dtype), Z[..., rows].to(dtype)
             parts = [change[..., rows].to(dtype) for change in changes]
-            at = Z[..., rows].to(dtype)
             for part, rate in zip(parts, rates.T.to(dtype), strict=True):
                 at = torch.addcmul(at, part, rate[:, None, None])
-            means, covariances = self.kernel.moments(at, parts)
-            given = torch.stack([targets.along(part) for part in parts])
-            slopes += (a * (means - given)).sum(dim=2)
-            curvatures += (a * covariances).sum(dim=3)
-        return slopes.T, curvatures.permute(2, 0, 1)
+            D = torch.stack(parts, dim=1) if d > 1 else parts[0][:, None]
+            means, covariances = self.kernel.moments(at, D, a)
+            given = self.targets.at(rows, dtype).along(D)
+            slopes += ((means - given) @ a[..., None])[..., 0]
+            curvatures += covariances
+        return slopes, curvatures
 
 
 def some(numbers: Tensor, problems: Tensor) -> Tensor:

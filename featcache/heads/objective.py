@@ -90,10 +90,11 @@ class Targets:
         return (P if self.dense is None else P - self.dense).scatter(1, pivot, 0.0)
 
     def along(self, D: Tensor) -> Tensor:
-        """(B, n) sum over classes of Y x D."""
+        """(B, d, n) sums over classes of Y x D, D (B, d, K, n)."""
         if self.codes is not None:
-            return D.gather(1, self.codes[:, None, :].expand(len(D), 1, -1))[:, 0]
-        return (self.dense * D).sum(dim=1)  # pyright: ignore[reportOptionalOperand]
+            codes = self.codes[:, None, None, :].expand(*D.shape[:2], 1, -1)
+            return D.gather(2, codes)[:, :, 0]
+        return (self.dense[:, None] * D).sum(dim=2)  # pyright: ignore[reportOptionalSubscript]
 
     def one_hot(self, classes: int, problems: int) -> Tensor:
         """(B, K, n) float64."""
@@ -127,8 +128,11 @@ class Kernel(Protocol):
         """Losses, and what gradient and curvature are made of."""
         ...
 
-    def moments(self, Z: Tensor, changes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Means (d, B, n) and covariances (d, d, B, n) under P of d changes of the logits."""
+    def moments(self, Z: Tensor, D: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (B, d, n) under P of d changes D (B, d, K, n), and the covariances (B, d, d).
+
+        Covariances are summed over the rows, with weights a (B, n).
+        """
         ...
 
     def shares(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,13 +174,12 @@ class Softmax:
         others = torch.where(targets.dense > 0, targets.dense * (Z - Z.gather(1, pivot)), 0.0)
         return Residuals(R, P * (1 - P), certain - others.sum(dim=1))
 
-    def moments(self, Z: Tensor, changes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Means (d, B, n) and covariances (d, d, B, n) under P of d changes of the logits."""
-        P = torch.softmax(Z, dim=1)
-        weighted = [P * D for D in changes]
-        means = torch.stack([PD.sum(dim=1) for PD in weighted])
-        products = [torch.stack([(PD * D).sum(dim=1) for D in changes]) for PD in weighted]
-        return means, torch.stack(products) - means[:, None] * means[None]
+    def moments(self, Z: Tensor, D: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (B, d, n) under P of d changes D (B, d, K, n), and the covariances (B, d, d)."""
+        weighted = torch.softmax(Z, dim=1)[:, None] * D
+        means = weighted.sum(dim=2)
+        weighted *= a[:, None, None]
+        return means, weighted.flatten(2) @ D.flatten(2).mT - (means * a[:, None]) @ means.mT
 
     def shares(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """P (B, K, n), and its means (B, K) for weights a (B, n)."""
@@ -226,11 +229,10 @@ class Logistic:
         losses = Y * torch.nn.functional.softplus(-Z) + (1 - Y) * torch.nn.functional.softplus(Z)
         return Residuals((1 - Y) * p - Y * q, p * q, losses[:, 0])
 
-    def moments(self, Z: Tensor, changes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Means (d, B, n) and covariances (d, d, B, n) under P of d changes of the logits."""
-        D = torch.stack([change[:, 0] for change in changes])
-        p, q = torch.sigmoid(Z[:, 0]), torch.sigmoid(-Z[:, 0])
-        return p * D, p * q * D[:, None] * D[None]
+    def moments(self, Z: Tensor, D: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (B, d, n) under P of d changes D (B, d, 1, n), and the covariances (B, d, d)."""
+        p, q, d = torch.sigmoid(Z), torch.sigmoid(-Z), D[:, :, 0]
+        return p * d, (a[:, None] * p * q * d) @ d.mT
 
     def shares(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """Both probabilities (B, 2, n), and the means (B, 1) of the first for weights a (B, n)."""

@@ -100,10 +100,19 @@ class CurvaturePairs:
             alpha = rho * _dot(pair.s, q)
             q.addcmul_(y, alpha[:, None], value=-1)
             steps.append((y, rho, alpha))
-        q *= inverse.flatten(1)
+        q *= self._scaled(inverse.flatten(1), steps)
         for pair, (y, rho, alpha) in zip(self._pairs, reversed(steps), strict=True):
             q.addcmul_(pair.s, (alpha - rho * _dot(y, q))[:, None])
         return q.view_as(gradient).to(gradient.dtype).mul_(-size)
+
+    def _scaled(self, inverse: Tensor, steps: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+        """H0 (B, N) as long as the last pair says: times s . y / (y . H0 y)."""
+        if not steps:
+            return inverse
+        newest, y = self._pairs[-1], steps[0][0]
+        scale = _dot(newest.s, y) / _dot(y, inverse * y)
+        usable = newest.usable & scale.isfinite() & (scale > 0)
+        return inverse * torch.where(usable, scale, 1.0)[:, None]
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
