@@ -39,8 +39,9 @@ from featcache.heads.batch import Batch, Evaluation, some
 from featcache.heads.certificate import Travel, bounds
 from featcache.heads.quasi_newton import CurvaturePairs, pairs_for
 
-_FLAT_ENOUGH = 0.25
-"""A rate is taken where the slope is this share of what it was."""
+_FLAT_ENOUGH, _CLOSE = 0.5, 0.5
+"""A rate is taken where the slope is this share of what it was: with a last Newton step, which is
+not looked at, where that changes it by no more than the second share."""
 
 _TRIALS = 12
 """Rates tried along one direction."""
@@ -525,7 +526,10 @@ class _Walkers:
             slopes, curvatures = batch.along(Z, [change], now[:, None])
             slope = slopes[:, 0] + tilt[ids] + now * bend[ids]
             newton = now - slope / (curvatures[:, 0, 0] + bend[ids])
-            sought = sought & (slope.abs() > _FLAT_ENOUGH * at_zero[ids].abs())
+            steep = slope.abs() > _FLAT_ENOUGH * at_zero[ids].abs()
+            close = (newton - now).abs() <= _CLOSE * now
+            rate[ids] = torch.where(sought & ~steep & close, newton, now)
+            sought = sought & steep
             left = self._chosen(sought)
             if not len(left):
                 return rate
@@ -537,7 +541,7 @@ class _Walkers:
             most = high[ids] = torch.where(slope > 0, now, high[ids])
             halfway = torch.where(most.isinf(), 4 * now, (least + most) / 2)
             inside = (newton > least) & (newton < most) & (newton < 10 * now)
-            rate[ids] = torch.where(sought, torch.where(inside, newton, halfway), now)
+            rate[ids] = torch.where(sought, torch.where(inside, newton, halfway), rate[ids])
         rate[ids] = torch.where(sought, low[ids], rate[ids])
         return rate
 
