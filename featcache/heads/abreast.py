@@ -62,12 +62,12 @@ def side_by_side(batches: Sequence[Batch]) -> Batch:
     """One batch of several, each with as many problems and classes, and rows of its own.
 
     Args:
-        batches: S of them, of the same loss, with `DenseRows` in float64 and no offset.
+        batches: S of them, of the same loss, with `DenseRows`, taken in float64, and no offset.
     """
-    sets = [batch.rows for batch in batches]
-    dense = [rows for rows in sets if isinstance(rows, DenseRows) and rows.rounded is None]
+    sets = [batch.rows.exactly() for batch in batches]
+    dense = [rows for rows in sets if isinstance(rows, DenseRows)]
     if len(dense) < len(sets):
-        raise TypeError("only rows in memory, in float64, stand side by side")
+        raise TypeError("only rows in memory stand side by side")
     n, width = (max(sizes) for sizes in zip(*((len(r), r.width) for r in dense), strict=True))
     problems = len(batches[0])
     return replace(

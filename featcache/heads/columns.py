@@ -153,6 +153,11 @@ class Columns:
         return np.linalg.pinv(self.spread) @ np.asarray(coef, np.float64)
 
     @property
+    def columns(self) -> int:
+        """Of all problems: K of a softmax, J of single ones."""
+        return len(self.present) if self.loss == "softmax" else self.problems
+
+    @property
     def problems(self) -> int:
         """How many."""
         return 1 if self.loss == "softmax" else self._labels().shape[1]

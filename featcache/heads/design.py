@@ -25,6 +25,10 @@ _TRAVELLING = (np.dtype(np.float16), np.dtype(np.float32))
 _ROWS = 16384
 """Read at a time."""
 
+_EVEN = 1e-5
+"""Squares of the rows' singular values are no further apart where their products are decomposed:
+what that squares away, this share of float64's unit, is then far below any tolerance."""
+
 _LARGEST = 5000
 """Side of the largest matrix that is decomposed: beyond it, coordinates stay as they are."""
 
@@ -36,7 +40,8 @@ class Design:
     Attributes:
         mean: (D,) float64, of the training rows.
         scale: (D,) float64: standard deviations where standardised (of constant columns 1), or 1.
-        basis: (D, R) float64 with orthonormal columns, R = min(m, D); None stands for the identity.
+        basis: (D, R) float64 with orthonormal columns, R = min(m, D), or m - 1 (centred rows sum to
+            0); None stands for the identity.
     """
 
     mean: Tensor
@@ -62,6 +67,9 @@ class Design:
         if m >= D:
             return cls(mean, scale, torch.linalg.eigh(_gram(features, kept, plain))[1])
         X = plain.centred(features[kept], torch.float64)
+        even = _of_even(X)
+        if even is not None:
+            return cls(mean, scale, even)
         Q, R = torch.linalg.qr(X.T)  # (D, m), (m, m): X = R'Q'
         return cls(mean, scale, Q @ torch.linalg.eigh(R @ R.T)[1])
 
@@ -92,6 +100,18 @@ class Design:
     def _turn(self) -> Tensor | None:
         """(R, D): the way back, in float32 as heads are."""
         return None if self.basis is None else self.basis.T.float().contiguous()
+
+
+def _of_even(X: Tensor) -> Tensor | None:
+    """(D, m - 1) eigenbasis of centred rows X (m, D) by their products, half the work of a QR.
+
+    None where their singular values are so far apart that it would not be orthonormal.
+    """
+    squares, V = torch.linalg.eigh(X @ X.T)
+    squares, V = squares[1:], V[:, 1:]  # the first is the centring's
+    if not len(squares) or not bool(squares[0] > _EVEN * squares[-1]):
+        return None
+    return (X.T @ V).div_(squares.sqrt())
 
 
 def _moments(features: np.ndarray, kept: np.ndarray, device: str) -> tuple[Tensor, Tensor]:

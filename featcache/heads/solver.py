@@ -46,7 +46,8 @@ _FLOAT32_RANGE = 1e15
 """Larger numbers could overflow in float32 sums."""
 
 _SMALL = 1 << 18
-"""Rows of no more numbers are walked beside others: what a step costs is not due to their size."""
+"""Rows of no more numbers are walked beside others: what a step costs is not due to their size.
+Where their logits are no more either, float32 would gain nothing."""
 
 _ARRAYS, _VECTORS = 8, 16
 """Arrays of the size of the logits, and of the size of the weights beside the remembered pairs (of
@@ -348,7 +349,9 @@ class _Group:
             return StreamedRows.of(problem.features, kept, self._design)
         X = self._design.turned(problem.features[kept])
         weights = X.new_full((1, len(X)), 1 / max(len(X), 1))
-        rounded = rounded and _SMALL < size <= memory / 12
+        columns = sum(self._columns[fold].columns for fold in self._group.folds)
+        rounded = rounded and size <= memory / 12
+        rounded = rounded and max(size, len(kept) * columns) > _SMALL
         rounded = rounded and bool(X.abs().max() < _FLOAT32_RANGE)
         return DenseRows.of(X[None], weights, rounded=rounded)
 
@@ -465,14 +468,16 @@ class _Group:
         """(K, s) logits of the rows that a fold scores."""
         if fold not in self._places:
             self._places[fold] = _Places.of(self._scored([fold]), self._trained, self._others)
-        at, logits = self._places[fold], solved.W.new_empty(len(solved.W), self._places[fold].count)
-        logits[:, at.known] = solved.logits[:, at.among_trained].double()
-        if len(at.unknown):
-            others = self._others_logits(solved.W)
-            if self._problem.prior is not None:
-                prior = self._columns[fold].solved(self._problem.prior)
-                others += self._offset(self._others, prior)
-            logits[:, at.unknown] = others[:, at.among_others]
+        at = self._places[fold]
+        known = solved.logits[:, at.among_trained].double()
+        if not len(at.unknown):
+            return known
+        others = self._others_logits(solved.W)
+        if self._problem.prior is not None:
+            prior = self._columns[fold].solved(self._problem.prior)
+            others += self._offset(self._others, prior)
+        logits = known.new_empty(len(known), at.count)
+        logits[:, at.known], logits[:, at.unknown] = known, others[:, at.among_others]
         return logits
 
     def _others_logits(self, W: Tensor) -> Tensor:

@@ -456,8 +456,9 @@ class _Walkers:
             moved = (secant.travel.weights > 0) & arrived
             known = self._chosen(moved)
             secants = [secant.of(known), older.of(known)]
-            self._mix(step, ids[known], secants, strength[ids[known]], moved[known])
-            self._older.replace(ids[known], secants[0].where(moved[known], secants[1]))
+            step = self._mixed(step, ids[known], secants, strength[ids[known]], moved[known])
+            newer = secants[0].where(moved[known], secants[1])
+            self._older = self._older.replaced(ids[known], newer)
             self._arrive(ids, arrived)
             self._arrived.zero_()
         return step
@@ -484,17 +485,17 @@ class _Walkers:
         moved = self._solved[ids] > 1
         return _Step(D, change, Travel(*(torch.where(moved, way, 0.0) for way in both)))
 
-    def _mix(
+    def _mixed(
         self, step: _Step, ids: Tensor, secants: list[_Step], strength: Tensor, moved: Tensor
-    ) -> None:
-        """Replace steps of the problems `ids` by about the best sum of the step and the secants.
+    ) -> _Step:
+        """The step with, of the problems `ids`, about the best sum of it and the secants.
 
         Those that have not `moved` keep theirs.
 
         A Newton step in their space, from the last secant's end, which is near where the path goes.
         """
         if not len(ids):
-            return
+            return step
         batch, W, Z = self._batch.keep(ids), some(self._W, ids), some(self._Z, ids)
         parts = [step.of(ids), *secants]
         ways = torch.stack([part.D[..., :-1].flatten(1) for part in parts], dim=1)  # (b, 3, N)
@@ -506,7 +507,7 @@ class _Walkers:
         shares = end - _solve_small(curvatures + bends, slopes)
         usable = (shares.isfinite().all(dim=1) & moved)[:, None]
         shares = torch.where(usable, shares, shares.new_tensor([1.0, 0.0, 0.0]))
-        step.replace(ids, _Step.sum(parts, shares))
+        return step.replaced(ids, _Step.sum(parts, shares))
 
     def _rate(self, step: _Step, strength: Tensor) -> Tensor:
         """(B,) how far to go: about where the objective is least along the step."""
@@ -559,14 +560,14 @@ class _Step:
         D, change = some(self.D, problems), some(self.change, problems)
         return _Step(D, change, self.travel.of_problems(problems))
 
-    def replace(self, problems: Tensor, other: _Step) -> None:
-        """Put another's in the place of those of some problems."""
+    def replaced(self, problems: Tensor, other: _Step) -> _Step:
+        """With another's in the place of those of some problems, written over."""
+        if len(problems) == len(self.D):
+            return other
         pairs = ((self.D, other.D), (self.change, other.change))
         for own, its in (*pairs, *zip(self.travel, other.travel, strict=True)):
-            if len(problems) == len(own):
-                own.copy_(its)
-            else:
-                own[problems] = its
+            own[problems] = its
+        return self
 
     def where(self, marked: Tensor, other: _Step) -> _Step:
         """Those of the problems marked (B,) bool, and another's of the rest."""
@@ -577,9 +578,10 @@ class _Step:
     @classmethod
     def sum(cls, parts: list[_Step], shares: Tensor) -> _Step:
         """The sum of parts with shares (B, parts)."""
-        D, change = torch.zeros_like(parts[0].D), torch.zeros_like(parts[0].change)
-        travel = Travel(*(torch.zeros_like(way) for way in parts[0].travel))
-        for part, share in zip(parts, shares.T, strict=True):
+        first, share = parts[0], shares[:, 0, None, None]
+        D, change = first.D * share, first.change * share.to(first.change.dtype)
+        travel = Travel(*(way * shares[:, 0].abs() for way in first.travel))
+        for part, share in zip(parts[1:], shares.T[1:], strict=True):
             D.addcmul_(part.D, share[:, None, None])
             change.addcmul_(part.change, share[:, None, None].to(change.dtype))
             travel = travel.plus(part.travel, share)
