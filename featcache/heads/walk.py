@@ -202,8 +202,9 @@ class _Walkers:
 
     def _gradient(self, strength: Tensor) -> Tensor:
         """(B, K, R + 1), the penalty's part included."""
-        full = self._at.gradient.clone()
-        full[..., :-1] += strength[:, None, None] * self._W[..., :-1]
+        data = self._at.gradient
+        full = torch.addcmul(data, self._W, strength[:, None, None])
+        full[..., -1] = data[..., -1]
         return full
 
     # Handing in
@@ -356,14 +357,16 @@ class _Walkers:
         self._refresh()
         strength = self._strength()
         step = self._onwards(self._steepest(strength), strength)
-        rate, start = self._rate(step, strength), self._W.clone()
-        self._W.addcmul_(step.D, rate[:, None, None])
+        rate, bias = self._rate(step, strength), self._W[..., -1].clone()
+        taken = step.D.mul_(rate[:, None, None])
+        self._W += taken
         self._Z.addcmul_(step.change, rate[:, None, None].to(self._Z.dtype))
         self._travel = self._travel.plus(step.travel, rate)
         del step  # what it does to the logits is as large as they are
         self._balance(strength)
         before, self._at = self._at.gradient, self._batch.evaluate(self._Z)
-        self._pairs.push(self._W - start, self._at.gradient - before)
+        taken[..., -1] = self._W[..., -1] - bias
+        self._pairs.push(taken, self._at.gradient - before)
         self._ticks += 1
         self._seconds += (time.perf_counter() - started) / len(self)
 
@@ -436,16 +439,24 @@ class _Walkers:
     def _steepest(self, strength: Tensor) -> _Step:
         """The direction of L-BFGS, always one of descent, and what it does to the logits."""
         gradient = self._gradient(strength)
-        curvature = self._at.spread[..., None] * self._batch.rows.scale[:, None, :]
-        curvature[..., :-1] += strength[:, None, None]
-        inverse = 1 / curvature.clamp_(min=torch.finfo(torch.float32).tiny)
-        D = self._pairs.direction(gradient, strength, inverse.float())
+        inverse = self._inverse_diagonal(strength)
+        D = self._pairs.direction(gradient, strength, inverse)
         uphill = ~((D * gradient).sum(dim=(1, 2)) < 0)
         if bool(uphill.any()):
             self._pairs.forget(uphill)
             D = torch.where(uphill[:, None, None], -inverse * gradient, D)
         change = self._batch.logits(D).masked_fill_(self._lacking[..., None], 0.0)
         return _Step(D, change, Travel.of(D))
+
+    def _inverse_diagonal(self, strength: Tensor) -> Tensor:
+        """H0 (B, K, R + 1), in float32 as the pairs are."""
+        range32 = torch.finfo(torch.float32)
+        scale = self._batch.rows.scale.clamp(max=range32.max).float()
+        penalty = strength.float()[:, None].repeat(1, scale.shape[1])
+        penalty[:, -1] = 0
+        spread = self._at.spread.float()
+        curvature = torch.addcmul(penalty[:, None], spread[..., None], scale[:, None])
+        return curvature.clamp_(min=range32.tiny).reciprocal_()
 
     def _onwards(self, step: _Step, strength: Tensor) -> _Step:
         """On arrival at a new C, mix the last two secants in."""
@@ -511,8 +522,8 @@ class _Walkers:
 
     def _rate(self, step: _Step, strength: Tensor) -> Tensor:
         """(B,) how far to go: about where the objective is least along the step."""
-        d, w = step.D[..., :-1].flatten(1), self._W[..., :-1].flatten(1)
-        tilt, bend = strength * (w * d).sum(dim=1), strength * d.square().sum(dim=1)
+        d, w = step.D[..., :-1], self._W[..., :-1]
+        tilt, bend = (strength * (other * d).sum(dim=(1, 2)) for other in (w, d))
         at_zero = (self._at.gradient * step.D).sum(dim=(1, 2)) + tilt
         rate, low, high = (
             torch.ones_like(tilt),
