@@ -39,7 +39,6 @@ to nothing, losses and residuals so keep their relative accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 

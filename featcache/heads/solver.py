@@ -53,6 +53,10 @@ _ARRAYS, _VECTORS = 8, 16
 """Arrays of the size of the logits, and of the size of the weights beside the remembered pairs (of
 which each counts as one), that a walk holds at its fullest."""
 
+_TOGETHER = 16 << 20
+"""Bytes of weights, at most, that are walked together on a processor: passes over more are slower
+than the narrower products are."""
+
 
 class FitStatus(enum.Enum):
     """How a fit ended; the text is advice."""
@@ -381,7 +385,10 @@ class _Group:
         dtype = torch.float64 if self._rows.in_memory else self._rows.logit_dtype  # at the latest
         each = columns * (dtype.itemsize * n * _ARRAYS + 8 * width * vectors)
         free = self._problem.memory - self._rows.held
-        count = max(1, int(free // each))
+        count = int(free // each)
+        if self._rows.in_memory and self._problem.device == "cpu":
+            count = min(count, _TOGETHER // (8 * width * columns))
+        count = max(1, count)
         for first in range(0, len(folds), count):
             yield folds[first : first + count]
 

@@ -251,12 +251,20 @@ def test_soft_targets_and_weights_go_along(three, walked):
             np.testing.assert_allclose(beside.objective, fit.objective, rtol=2e-7)
 
 
-def test_rows_in_float32_are_refused(three):
+def test_rows_in_float32_stand_in_float64(three):
     (group,) = [solver._Folds(0, three[0], solver._columns_of(three[0]), [0, 1, 2])]
     (seat,) = solver._Group(group).seats()
     rows = replace(seat.batch.rows, rounded=seat.batch.rows.X.float())
-    with pytest.raises(TypeError, match="only rows in memory"):
-        side_by_side([seat.batch, replace(seat.batch, rows=rows)])
+    beside = side_by_side([seat.batch, replace(seat.batch, rows=rows)]).rows
+    assert beside.dtype == torch.float64
+    assert torch.equal(beside.X[0], beside.X[1])
+
+
+def test_rows_that_are_not_held_are_refused(three):
+    small = replace(three[0], memory=1)
+    group = solver._Folds(0, small, solver._columns_of(small), [0, 1, 2])
+    with pytest.raises(TypeError, match="only rows in memory stand side by side"):
+        side_by_side([seat.batch for seat in solver._Group(group).seats()])
 
 
 @pytest.mark.gpu

@@ -36,6 +36,20 @@ def test_pairs_of_one_penalty_are_exact_at_another(quadratic, strength):
     np.testing.assert_allclose(found.flatten().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_no_pair_knows_of_is_as_long_as_the_last_one_says():
+    """Curvature 2, 8 and 20 where H0 takes it for 1, 1 and 2: its last pair says 10 times that."""
+    curvature, taken = torch.tensor([2.0, 8.0, 20.0]), torch.tensor([1.0, 1.0, 2.0])
+    pairs = CurvaturePairs(6)
+    for known in (0, 2):
+        step = torch.zeros(1, 1, 3)
+        step[..., known] = 1
+        pairs.push(step.double(), (curvature * step).double())
+    gradient = torch.tensor([[[1.0, 1.0, 1.0]]], dtype=torch.float64)
+    inverse = (1 / taken).view(1, 1, 3)
+    found = pairs.direction(gradient, torch.zeros(1, dtype=torch.float64), inverse)
+    np.testing.assert_allclose(found.flatten().numpy(), [-1 / 2, -1 / 10, -1 / 20], rtol=1e-6)
+
+
 def test_a_step_without_curvature_is_not_remembered():
     pairs = CurvaturePairs(6)
     pairs.push(torch.ones(1, 1, 3), torch.zeros(1, 1, 3))

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featcache.errors import ProbeError
 from featcache.heads import solver, walk
+from featcache.heads.batch import Batch
 from featcache.heads.certificate import bounds
 from featcache.heads.grid import default_grid
 from featcache.heads.objective import objective
@@ -319,6 +320,77 @@ def test_a_large_value_alone_is_reached_by_decades(grid):
     fits = list(solve_path(PathProblem(X[:200] / 16, y[:200], 10, train, np.array(grid))))
     assert [(fit.C, fit.position) for fit in fits] == [(C, i) for i, C in enumerate(grid)]
     assert all(fit.gap <= 1e-3 for fit in fits)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Steps of each walk, and rates that its line searches looked at."""
+    counted, step, along = {"steps": 0, "rates": 0}, _Walkers.step, Batch.along
+
+    def one_step(walkers):
+        counted["steps"] += len(walkers)
+        step(walkers)
+
+    def one_look(batch, Z, changes, rates):
+        counted["rates"] += len(Z) * (len(changes) == 1)
+        return along(batch, Z, changes, rates)
+
+    monkeypatch.setattr(_Walkers, "step", one_step)
+    monkeypatch.setattr(Batch, "along", one_look)
+    return counted
+
+
+def test_a_value_on_the_way_is_not_solved_further_than_it_serves(problem, steps, monkeypatch):
+    far = replace(problem, grid=np.array([1e4]), tolerance=1e-7)
+    taken = {}
+    for enough in (0.02, 1e-7):
+        steps["steps"] = 0
+        monkeypatch.setattr(walk, "_ON_THE_WAY", enough)
+        assert all(fit.status is FitStatus.CONVERGED for fit in solve_path(far))
+        taken[enough] = steps["steps"]
+    assert taken[0.02] < 0.8 * taken[1e-7]
+
+
+def test_a_line_search_looks_at_few_rates(problem, steps):
+    list(solve_path(replace(problem, tolerance=1e-6)))
+    assert steps["steps"] <= steps["rates"] < 1.3 * steps["steps"]
+
+
+def test_many_weights_are_walked_part_by_part(problem, monkeypatch):
+    """To the same optima: one fold's rows are no other's."""
+    sizes, made = list[int](), _Walkers.__init__
+
+    def counted(walkers, batch, *rest):
+        sizes.append(len(batch))
+        made(walkers, batch, *rest)
+
+    monkeypatch.setattr(_Walkers, "__init__", counted)
+    whole = {(f.fold, f.C): f for f in solve_path(problem)}
+    width = problem.features.shape[1] + 1
+    monkeypatch.setattr(solver, "_TOGETHER", 2 * 8 * 4 * width)
+    for fit in solve_path(problem):
+        other = whole[fit.fold, fit.C]
+        assert fit.objective * (1 - fit.gap) <= other.objective
+        assert other.objective * (1 - other.gap) <= fit.objective
+    assert sizes[0] == 3
+    assert sorted(sizes[1:]) == [1, 2]
+
+
+def test_many_logits_of_few_rows_are_stepped_in_float32(problem, monkeypatch):
+    dtypes, made = list[torch.dtype](), _Walkers.__init__
+
+    def noted(walkers, batch, *rest):
+        dtypes.append(batch.rows.dtype)
+        made(walkers, batch, *rest)
+
+    monkeypatch.setattr(_Walkers, "__init__", noted)
+    n, width = problem.features.shape[0], problem.features.shape[1] + 1
+    few = replace(problem, grid=problem.grid[::6], train=problem.train[:1])
+    many = replace(few, train=np.repeat(problem.train, 10, axis=0))
+    monkeypatch.setattr(solver, "_SMALL", n * max(width, 4))
+    list(solve_path(few))
+    assert all(fit.status is FitStatus.CONVERGED for fit in solve_path(many))
+    assert dtypes == [torch.float64, torch.float32]
 
 
 def drawn_to(problem, C, classes=4, seed=0):
