@@ -18,6 +18,7 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 _TRAVELLING = (np.dtype(np.float16), np.dtype(np.float32))
@@ -26,8 +27,8 @@ _ROWS = 16384
 """Read at a time."""
 
 _EVEN = 1e-5
-"""Squares of the rows' singular values are no further apart where their products are decomposed:
-what that squares away, this share of float64's unit, is then far below any tolerance."""
+"""Where the squares of the rows' singular values are all above this share of the largest, products
+of the rows are decomposed: an error of float64's unit over it is far below any tolerance."""
 
 _LARGEST = 5000
 """Side of the largest matrix that is decomposed: beyond it, coordinates stay as they are."""
@@ -40,8 +41,8 @@ class Design:
     Attributes:
         mean: (D,) float64, of the training rows.
         scale: (D,) float64: standard deviations where standardised (of constant columns 1), or 1.
-        basis: (D, R) float64 with orthonormal columns, R = min(m, D), or m - 1 (centred rows sum to
-            0); None stands for the identity.
+        basis: (D, R) float64, R = min(m, D), with orthonormal columns, of which one may be 0
+            instead (centred rows sum to 0); None stands for the identity.
     """
 
     mean: Tensor
@@ -103,15 +104,16 @@ class Design:
 
 
 def _of_even(X: Tensor) -> Tensor | None:
-    """(D, m - 1) eigenbasis of centred rows X (m, D) by their products, half the work of a QR.
+    """(D, m) eigenbasis of centred rows X (m, D) by their products, half the work of a QR.
 
-    None where their singular values are so far apart that it would not be orthonormal.
+    None where their singular values are so far apart that it would not be orthonormal. The first
+    column, the centring's, is 0: how wide it is must not depend on what the rows hold (`abreast`).
     """
     squares, V = torch.linalg.eigh(X @ X.T)
-    squares, V = squares[1:], V[:, 1:]  # the first is the centring's
+    squares, V = squares[1:], V[:, 1:]
     if not len(squares) or not bool(squares[0] > _EVEN * squares[-1]):
         return None
-    return (X.T @ V).div_(squares.sqrt())
+    return pad((X.T @ V).div_(squares.sqrt()), (1, 0))
 
 
 def _moments(features: np.ndarray, kept: np.ndarray, device: str) -> tuple[Tensor, Tensor]:

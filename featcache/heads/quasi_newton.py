@@ -106,13 +106,17 @@ class CurvaturePairs:
         return q.view_as(gradient).to(gradient.dtype).mul_(-size)
 
     def _scaled(self, inverse: Tensor, steps: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-        """H0 (B, N) as long as the last pair says: times s . y / (y . H0 y)."""
+        """H0 (B, N) as long as the last pair says: times s . y / (y . H0 y).
+
+        Never infinite: the bias of a class that a problem lacks, whose gradient is 0, would be NaN.
+        """
         if not steps:
             return inverse
         newest, y = self._pairs[-1], steps[0][0]
         scale = _dot(newest.s, y) / _dot(y, inverse * y)
         usable = newest.usable & scale.isfinite() & (scale > 0)
-        return inverse * torch.where(usable, scale, 1.0)[:, None]
+        scaled = inverse * torch.where(usable, scale, 1.0)[:, None]
+        return scaled.clamp_(max=torch.finfo(scaled.dtype).max)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -533,9 +533,10 @@ class _Walkers:
             now = rate[ids]
             slopes, curvatures = batch.along(Z, [change], now[:, None])
             slope = slopes[:, 0] + tilt[ids] + now * bend[ids]
-            newton = now - slope / (curvatures[:, 0, 0] + bend[ids])
+            curvature = curvatures[:, 0, 0] + bend[ids]
+            newton = now - slope / curvature
             steep = slope.abs() > _FLAT_ENOUGH * at_zero[ids].abs()
-            close = (newton - now).abs() <= _CLOSE * now
+            close = ((newton - now).abs() <= _CLOSE * now) & (curvature > 0)
             rate[ids] = torch.where(sought & ~steep & close, newton, now)
             sought = sought & steep
             left = self._chosen(sought)

@@ -116,6 +116,25 @@ def test_no_bit_of_one_depends_on_the_rows_of_another(
             assert_equal(fit, theirs[place])
 
 
+@pytest.mark.parametrize("n", [20, 33, 40])
+def test_no_bit_depends_on_a_duplicate_of_another(problem_of, walked, n):
+    """Where features are more than rows: its rows then span one coordinate less."""
+    made = []
+    for seed in (0, 1):
+        X, y = problem_of(seed, n, 100, 4, "plain")
+        every = np.ones((1, n), np.bool_)
+        made.append(PathProblem(X, y, 4, every, np.array([0.01, 1.0])))
+    twice = made[1].features.copy()
+    twice[3] = twice[0]
+    ours, theirs = by_place(made), by_place([made[0], replace(made[1], features=twice)])
+    assert walked == [2, 2]
+    for place, fit in ours.items():
+        if place[0] == 0:
+            assert_equal(fit, theirs[place])
+        else:
+            assert not np.array_equal(fit.head.coef, theirs[place].head.coef)
+
+
 def test_no_bit_depends_on_how_hard_another_is(three, walked):
     """One that gives up at its last C keeps the walk going long after the others are through."""
     easy, other = three[:2]

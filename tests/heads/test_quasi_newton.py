@@ -50,6 +50,17 @@ def test_what_no_pair_knows_of_is_as_long_as_the_last_one_says():
     np.testing.assert_allclose(found.flatten().numpy(), [-1 / 2, -1 / 10, -1 / 20], rtol=1e-6)
 
 
+def test_a_class_that_is_lacking_makes_no_direction_infinite():
+    """Its bias has no curvature, hence almost infinite length in H0, and no gradient."""
+    pairs = CurvaturePairs(6)
+    step = torch.tensor([[[1.0, 0.0, 0.0]]], dtype=torch.float64)
+    pairs.push(step, 0.1 * step)
+    gradient = torch.tensor([[[1.0, 1.0, 0.0]]], dtype=torch.float64)
+    inverse = torch.tensor([[[1.0, 1.0, 8e37]]])
+    found = pairs.direction(gradient, torch.zeros(1, dtype=torch.float64), inverse)
+    np.testing.assert_allclose(found.flatten().numpy(), [-10, -10, 0], rtol=1e-6)
+
+
 def test_a_step_without_curvature_is_not_remembered():
     pairs = CurvaturePairs(6)
     pairs.push(torch.ones(1, 1, 3), torch.zeros(1, 1, 3))
