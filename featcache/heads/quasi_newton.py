@@ -3,7 +3,7 @@ r"""L-BFGS for a batch of problems, whose curvature pairs survive a change of th
 A pair is a step s and the change y of the gradient over it. The gradient is that of the data plus
 lambda W, so y = y_data + lambda s: kept apart, a pair of one C is exact in its penalty at the next,
 and the memory of a path is never thrown away. (Nocedal and Wright, Numerical Optimization, 7.2;
-the diagonal H0 takes the place of gamma I.)
+gamma H0, a diagonal, takes the place of gamma I.)
 """
 
 # torch ships few types: what it returns is known here by its shape, written beside it
