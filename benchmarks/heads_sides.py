@@ -95,8 +95,11 @@ def ours(
     mapped: bool = False,
     device: str = "cpu",
 ) -> Run:
-    """`solve_path` of all folds (F, n), each fit made a head; those of the first folds are kept."""
-    from featcache.heads.solver import FitStatus, PathProblem, solve_path
+    """`solve_path` of all folds (F, n), each fit made a head; those of the first folds are kept.
+
+    Every fit is as the head that a probe gives away, so that objectives can be compared.
+    """
+    from featcache.heads.solver import AS_FLAT, FitStatus, PathProblem, solve_path
 
     features, targets = data.mapped if mapped else data.features, data.targets
     kept, gaps, missed, turning = list[Fitted](), list[float](), 0, 0.0
@@ -108,6 +111,7 @@ def ours(
             folds,
             grid,
             tolerance=tolerance,
+            gradient_tolerance=AS_FLAT,
             memory=memory,
             device=device,
         )

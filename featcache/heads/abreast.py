@@ -82,6 +82,7 @@ def side_by_side(batches: Sequence[Batch]) -> Batch:
         targets=_targets(batches, n),
         weights=torch.cat([_longer(batch.weights, n) for batch in batches]),
         targets_sum=torch.cat([_widened(batch.targets_sum, width) for batch in batches]),
+        targets_length=torch.cat([batch.targets_length for batch in batches]),
         rows_sum=torch.cat([_widened(batch.rows_sum, width) for batch in batches]),
         mean_norm=torch.cat([batch.mean_norm for batch in batches]),
     )
@@ -89,6 +90,8 @@ def side_by_side(batches: Sequence[Batch]) -> Batch:
 
 def narrowed(W: Tensor, width: int) -> Tensor:
     """(K, R + 1) of the coordinates that a batch has of its own, R + 1 = `width`, from more."""
+    if W.shape[1] == width:
+        return W
     return torch.cat([W[:, : width - 1], W[:, -1:]], dim=1)
 
 

@@ -56,6 +56,7 @@ class Batch:
         weights: (B, n), summing to 1; 0 for a row that a problem does not train on.
         classes: K.
         targets_sum: (B, K, R + 1) mean of Y x'; the last entries are the shares of the classes.
+        targets_length: (B,) its length.
         rows_sum: (B, R + 1) mean of x.
         mean_norm: (B,) mean of |x|.
         offset: (1, K, n) logits that the rows have whatever the weights are, or None.
@@ -68,6 +69,7 @@ class Batch:
     weights: Tensor
     classes: int
     targets_sum: Tensor
+    targets_length: Tensor
     rows_sum: Tensor
     mean_norm: Tensor
     offset: Tensor | None = None
@@ -89,10 +91,16 @@ class Batch:
             sums += exact.backward(a, block)
         totals, sums = exact.settle(totals), exact.settle(sums)
         mean_norm = (weights * rows.norms).sum(dim=1)
-        return cls(rows, kernel, targets, weights, classes, totals, sums[:, 0], mean_norm)
+        length = totals.flatten(1).norm(dim=1)
+        return cls(rows, kernel, targets, weights, classes, totals, length, sums[:, 0], mean_norm)
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """What the weights of a walk and their gradient are kept in."""
+        return self.rows.dtype if self.rows.in_memory else torch.float64
 
     def blocks(self) -> Iterator[slice]:
         """Slices over the rows for which temporaries are of modest size."""
@@ -108,6 +116,7 @@ class Batch:
             targets=self.targets.of(problems),
             weights=self.weights[problems],
             targets_sum=self.targets_sum[problems],
+            targets_length=self.targets_length[problems],
             rows_sum=self.rows_sum[problems],
             mean_norm=self.mean_norm[problems],
         )
@@ -130,7 +139,7 @@ class Batch:
         (B, K), dtype = Z.shape[:2], self.rows.dtype
         loss, residuals, long_residuals = self.weights.new_zeros(3, B)
         spread, columns = self.weights.new_zeros(2, B, K)
-        gradient = self.weights.new_zeros(B, K, self.rows.sum_width)
+        gradient = self.weights.new_zeros(B, K, self.rows.sum_width, dtype=self.weights_dtype)
         for rows in self.blocks():
             a = self.weights[:, rows].to(dtype)
             at = self.kernel.residuals(Z[..., rows].to(dtype), self.targets.at(rows, dtype))
@@ -162,21 +171,23 @@ class Batch:
                 bent += self.kernel.bending(P, a)
         return means - self.targets_sum[..., -1], bent if hessian is None else hessian
 
-    def along(self, Z: Tensor, changes: Sequence[Tensor], rates: Tensor) -> tuple[Tensor, Tensor]:
+    def along(self, Z: Tensor, changes: Sequence[Tensor], rate: Tensor) -> tuple[Tensor, Tensor]:
         """Slopes (B, d) and curvatures (B, d, d) of the mean loss along d changes of the logits.
 
         Args:
             Z: (B, K, n).
             changes: d of that shape.
-            rates: (B, d): the point is Z + sum_j rates_j changes_j.
+            rate: (B,): the point is Z + rate times the last change.
         """
         d, B, dtype = len(changes), len(Z), self.rows.dtype
-        slopes, curvatures = rates.new_zeros(B, d), rates.new_zeros(B, d, d)
+        slopes, curvatures = rate.new_zeros(B, d), rate.new_zeros(B, d, d)
+        rate = rate[:, None, None].to(dtype)
         for rows in self.blocks():
-            a, at = self.weights[:, rows].to(dtype), Z[..., rows].to(dtype)
-            parts = [change[..., rows].to(dtype) for change in changes]
-            for part, rate in zip(parts, rates.T.to(dtype), strict=True):
-                at = torch.addcmul(at, part, rate[:, None, None])
+            a, parts = (
+                self.weights[:, rows].to(dtype),
+                [part[..., rows].to(dtype) for part in changes],
+            )
+            at = torch.addcmul(Z[..., rows].to(dtype), parts[-1], rate)
             D = torch.stack(parts, dim=1) if d > 1 else parts[0][:, None]
             means, covariances = self.kernel.moments(at, D, a)
             given = self.targets.at(rows, dtype).along(D)

@@ -103,6 +103,10 @@ class Travel(NamedTuple):
     weights: Tensor
     bias: Tensor
 
+    def nowhere(self) -> Travel:
+        """As many that went no way."""
+        return Travel(*(torch.zeros_like(way) for way in self))
+
     def plus(self, step: Travel, rate: Tensor) -> Travel:
         """With a step of some rate (B,)."""
         return Travel(*(way + rate.abs() * more for way, more in zip(self, step, strict=True)))
@@ -111,15 +115,11 @@ class Travel(NamedTuple):
         """That of some problems (indices)."""
         return Travel(self.weights[problems], self.bias[problems])
 
-    def where(self, marked: Tensor, other: Travel) -> Travel:
-        """That of the problems marked (B,) bool, and another's of the rest."""
-        return Travel(*(torch.where(marked, *ways) for ways in zip(self, other, strict=True)))
-
     @classmethod
     def of(cls, step: Tensor) -> Travel:
         """That of one step (B, K, R + 1) from the origin."""
-        lengths = torch.linalg.vector_norm(step[..., :-1], dim=2)
-        return cls(lengths.amax(dim=1), step[..., -1].abs().amax(dim=1))
+        lengths = torch.linalg.vector_norm(step[..., :-1], dim=2, dtype=torch.float64)
+        return cls(lengths.amax(dim=1), step[..., -1].abs().amax(dim=1).double())
 
 
 def bounds(
@@ -135,12 +135,28 @@ def bounds(
         strength: (B,) lambda.
         travel: how they came there.
     """
-    gamma = _UNIT * (len(batch.rows) + batch.rows.width + 8 * W.shape[1])
+    gamma = _UNIT * _terms(batch)
     value = at.loss + strength / 2 * W[..., :-1].square().sum(dim=(1, 2))
-    rounding = gamma + (0.0 if Z.dtype == torch.float64 else torch.finfo(Z.dtype).eps)
+    rounding = _rounding(batch, Z)
     error = travel.weights * at.long_residuals + travel.bias * at.residuals
     error = gamma * value + rounding * error
     return value + error, _dual_bound(batch, Z, at, strength, gamma)
+
+
+def addition_share(batch: Batch, Z: Tensor) -> float:
+    """How much of the straight way to its sum Z an addition adds to the way, by its rounding."""
+    return torch.finfo(Z.dtype).eps / 2 / _rounding(batch, Z)
+
+
+def _terms(batch: Batch) -> int:
+    """M of gamma."""
+    return len(batch.rows) + batch.rows.width + 8 * batch.classes
+
+
+def _rounding(batch: Batch, Z: Tensor) -> float:
+    """Of logits, as a share of the way to them."""
+    gamma = _UNIT * _terms(batch)
+    return gamma if Z.dtype == torch.float64 else gamma + torch.finfo(Z.dtype).eps
 
 
 def _dual_bound(batch: Batch, Z: Tensor, at: Evaluation, strength: Tensor, gamma: float) -> Tensor:
@@ -150,7 +166,7 @@ def _dual_bound(batch: Batch, Z: Tensor, at: Evaluation, strength: Tensor, gamma
     entropy, long_rows, added, leaning, leaned = _dual_sums(batch, Z, t, r)
     G = at.gradient - t[..., None] * (at.gradient + batch.targets_sum)
     G += r[..., None] * batch.rows_sum[:, None, :]
-    B = long_rows + at.long_residuals + t[:, 0] * batch.targets_sum.flatten(1).norm(dim=1)
+    B = long_rows + at.long_residuals + t[:, 0] * batch.targets_length
     m = added + at.column_residuals + t * (share + excess)
     tau = gamma * torch.where(share > 0, m / share, 0.0).amax(dim=1)
     slope = G[..., :-1].flatten(1).norm(dim=1) + gamma * B + 2 * tau * batch.mean_norm

@@ -153,6 +153,11 @@ class Columns:
         return np.linalg.pinv(self.spread) @ np.asarray(coef, np.float64)
 
     @property
+    def are_classes(self) -> bool:
+        """Whether the solved columns are those of the head: a softmax of every class."""
+        return self.loss == "softmax" and not self.absent
+
+    @property
     def columns(self) -> int:
         """Of all problems: K of a softmax, J of single ones."""
         return len(self.present) if self.loss == "softmax" else self.problems

@@ -88,10 +88,15 @@ class LinearHead:
 
     def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
         """(n, K) logits as (n, K) float64 probabilities; see `probabilities`."""
-        scores = logits.astype(np.float64)
-        if self.multi_label:
-            return np.exp(_log_sigmoid(scores))
-        return softmax(scores if self.loss == "softmax" else _log_sigmoid(scores))
+        return probabilities_of(logits, self.loss, multi_label=self.multi_label)
+
+
+def probabilities_of(logits: np.ndarray, loss: Loss, *, multi_label: bool = False) -> np.ndarray:
+    """(n, K) logits as the (n, K) float64 `LinearHead.probabilities` of a head."""
+    scores = logits.astype(np.float64)
+    if multi_label:
+        return np.exp(_log_sigmoid(scores))
+    return softmax(scores if loss == "softmax" else _log_sigmoid(scores))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

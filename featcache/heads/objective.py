@@ -178,7 +178,8 @@ class Softmax:
         weighted = torch.softmax(Z, dim=1)[:, None] * D
         means = weighted.sum(dim=2)
         weighted *= a[:, None, None]
-        return means, weighted.flatten(2) @ D.flatten(2).mT - (means * a[:, None]) @ means.mT
+        squares = _products(weighted.flatten(2), D.flatten(2))
+        return means, squares - _products(means * a[:, None], means)
 
     def shares(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """P (B, K, n), and its means (B, K) for weights a (B, n)."""
@@ -190,7 +191,8 @@ class Softmax:
 
         It is by float32 products: a Newton step need not know it better.
         """
-        H = -(P.float().mul_(a[:, None]) @ P.float().mT).double()
+        P = P.float()
+        H = -((P * a[:, None].float()) @ P.mT).double()
         H.diagonal(dim1=1, dim2=2).zero_()
         H.diagonal(dim1=1, dim2=2).sub_(H.sum(dim=2))
         return H
@@ -209,10 +211,8 @@ class Softmax:
         R = targets.less(Q, pivot)
         others = R if targets.dense is None else Q.scatter(1, pivot, 0.0)
         rest = others.sum(dim=1)
-        entropy = torch.where(
-            rest < 0.5, -(1 - rest) * torch.log1p(-rest), -torch.xlogy(chosen, chosen)
-        )
-        entropy -= torch.xlogy(others, others).sum(dim=1)
+        entropy = torch.where(rest < 0.5, -(1 - rest) * torch.log1p(-rest), -_plogp(chosen))
+        entropy -= _plogp(others).sum(dim=1)
         return entropy, R.scatter_(1, pivot, -R.sum(dim=1, keepdim=True))
 
 
@@ -231,7 +231,7 @@ class Logistic:
     def moments(self, Z: Tensor, D: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """Means (B, d, n) under P of d changes D (B, d, 1, n), and the covariances (B, d, d)."""
         p, q, d = torch.sigmoid(Z), torch.sigmoid(-Z), D[:, :, 0]
-        return p * d, (a[:, None] * p * q * d) @ d.mT
+        return p * d, _products(a[:, None] * p * q * d, d)
 
     def shares(self, Z: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """Both probabilities (B, 2, n), and the means (B, 1) of the first for weights a (B, n)."""
@@ -254,8 +254,20 @@ class Logistic:
         keep, label, none = (1 - t)[..., None], r[..., None], (t - r).clamp(min=0)[..., None]
         q, other = keep * torch.sigmoid(Z) + label, keep * torch.sigmoid(-Z) + none
         less = torch.minimum(q, other)
-        entropy = -torch.xlogy(less, less) - (1 - less) * torch.log1p(-less)
+        entropy = -_plogp(less) - (1 - less) * torch.log1p(-less)
         return entropy[:, 0], (1 - Y) * q - Y * other
+
+
+def _products(A: Tensor, B: Tensor) -> Tensor:
+    """(B, d, d) of vectors A and B (B, d, N); a product of single ones is slow in torch."""
+    if A.shape[1] == 1:
+        return torch.linalg.vecdot(A, B)[..., None]
+    return A @ B.mT
+
+
+def _plogp(P: Tensor) -> Tensor:
+    """P log P, 0 at 0: torch's own `xlogy` is not vectorised, and takes ten times as long."""
+    return P.clamp(min=torch.finfo(P.dtype).tiny).log_().mul_(P)
 
 
 def _dense(targets: Targets) -> Tensor:

@@ -25,11 +25,19 @@ from featcache.heads.abreast import narrowed, side_by_side
 from featcache.heads.batch import Batch
 from featcache.heads.columns import Columns
 from featcache.heads.design import Design
-from featcache.heads.linear import CERTAIN_LOGIT, LinearHead, Loss
+from featcache.heads.linear import CERTAIN_LOGIT, LinearHead, Loss, probabilities_of
 from featcache.heads.objective import Targets, kernel_of
 from featcache.heads.quasi_newton import pairs_for
 from featcache.heads.rows import DenseRows, Rows, StreamedRows, blocks
-from featcache.heads.walk import MANY_CLASSES, Solved, walk
+from featcache.heads.walk import MANY_CLASSES, Goals, Solved, walk
+
+AS_FLAT = 6e-5
+"""Gradient tolerance of a head that is given away.
+
+scikit-learn's default stops where no entry of the gradient is above 1e-4: on features of usual
+lengths, and where C is small, that is nearer to the optimum than a gap of 1e-3, and no nearer than
+this.
+"""
 
 _SHARED_FROM = 0.5
 """Folds share one product where on average each trains on this share of the rows."""
@@ -88,7 +96,11 @@ class PathProblem:
         loss: "softmax", or "logistic" (one-vs-rest, or one column a label).
         standardize: divide by the standard deviation over each fold's training rows; it is folded
             into the returned head, which takes features as they are.
-        tolerance: the certified relative gap at which a fit counts as converged.
+        tolerance: the certified relative gap at which a fit counts as converged; of all folds, or
+            of each (F,).
+        gradient_tolerance: the length of the gradient, as a share of the rows' root mean squared
+            length, above which a fit is not left either, though it is certified: where C is small,
+            a gap of 1e-3 is left long before scikit-learn's rule is met. Likewise of all or each.
         score: (F, n) bool: rows whose probabilities are wanted with each fit, or None.
         sample_weight: (n,) weights of the rows, or None for 1.
         balanced: give every class of a fold the same weight in all (see `Columns.weights`).
@@ -106,7 +118,8 @@ class PathProblem:
     grid: np.ndarray
     loss: Loss = "softmax"
     standardize: bool = False
-    tolerance: float = 1e-3
+    tolerance: float | np.ndarray = 1e-3
+    gradient_tolerance: float | np.ndarray = np.inf
     score: np.ndarray | None = None
     sample_weight: np.ndarray | None = None
     balanced: bool = False
@@ -186,11 +199,11 @@ class _Solution:
 
     def probabilities(self, logits: Tensor) -> np.ndarray:
         """(s, K) of solved logits (S, s)."""
+        if self.columns.are_classes:
+            return probabilities_of(logits.T.cpu().numpy(), self.loss)
         finite = logits.clamp(min=-CERTAIN_LOGIT)  # those of classes a softmax lacks are -inf
         scores = self._spread(finite).T + self.columns.certain
-        blank = np.empty((len(self.columns.certain), 0), np.float32)
-        reader = LinearHead(self.loss, blank, blank.sum(axis=1), multi_label=self.multi_label)
-        return reader.probabilities_of(scores)
+        return probabilities_of(scores, self.loss, multi_label=self.multi_label)
 
 
 def solve_path(problem: PathProblem) -> Iterator[Fit]:
@@ -219,14 +232,11 @@ def solve_paths(problems: Sequence[PathProblem]) -> Iterator[tuple[int, Fit]]:
     Raises:
         ProbeError: as `solve_path`.
     """
+    columns = list[list[Columns]]()
     for problem in problems:
         _check(problem)
-        _columns_of(problem)
-    return _solve(problems)
-
-
-def _columns_of(problem: PathProblem) -> list[Columns]:
-    return [_columns(problem, fold) for fold in range(len(problem.train))]
+        columns.append([_columns(problem, fold) for fold in range(len(problem.train))])
+    return _solve(problems, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,12 +262,13 @@ class _Folds:
         return bool(fits and one and few and problem.prior is None)
 
 
-def _solve(problems: Sequence[PathProblem]) -> Iterator[tuple[int, Fit]]:
+def _solve(
+    problems: Sequence[PathProblem], columns: Sequence[list[Columns]]
+) -> Iterator[tuple[int, Fit]]:
     waiting: dict[tuple[object, ...], list[_Seat]] = {}
     for at, problem in enumerate(problems):
-        columns = _columns_of(problem)
         for folds in _groups(problem):
-            group = _Folds(at, problem, columns, folds)
+            group = _Folds(at, problem, columns[at], folds)
             for seat in _Group(group).seats():
                 if group.is_small:
                     held = sum(other.held for seats in waiting.values() for other in seats)
@@ -277,7 +288,7 @@ def _abreast_by_kind(waiting: dict[tuple[object, ...], list[_Seat]]) -> Iterator
 
 
 def _alone(seat: _Seat) -> Iterator[tuple[int, Fit]]:
-    for solved in walk(seat.batch, seat.start, seat.strengths, seat.asked, seat.tolerance):
+    for solved in walk(seat.batch, seat.start, seat.strengths, seat.asked, seat.goals):
         fit = seat.take(solved)
         del solved  # or its logits, of all rows, would outlive the next ones
         if fit is not None:
@@ -297,7 +308,11 @@ def _abreast(seats: Sequence[_Seat]) -> Iterator[tuple[int, Fit]]:
     )
     each = len(seats[0].batch)
     steps = torch.tensor(counts, device=start.device).repeat_interleave(each)
-    for solved in walk(batch, start, strengths, asked, seats[0].tolerance, steps=steps):
+    goals = Goals(
+        torch.cat([seat.goals.tolerance for seat in seats]),
+        torch.cat([seat.goals.slope for seat in seats]),
+    )
+    for solved in walk(batch, start, strengths, asked, goals, steps=steps):
         seat = seats[solved.problem // each]
         rows = seat.batch.rows
         own = replace(
@@ -314,12 +329,21 @@ def _abreast(seats: Sequence[_Seat]) -> Iterator[tuple[int, Fit]]:
 
 def _groups(problem: PathProblem) -> list[list[int]]:
     """Folds that share a design: all of them, or each its own."""
-    if problem.prior is not None:  # two classes of a fold are other columns than two of the next
-        return [[fold] for fold in range(len(problem.train))]
     folds = list(range(len(problem.train)))
+    if problem.prior is not None:  # two classes of a fold are other columns than two of the next
+        return [[fold] for fold in folds]
     share = problem.train.sum() / (max(problem.train.any(axis=0).sum(), 1) * len(folds))
     own = problem.standardize or share < _SHARED_FROM
-    return [[fold] for fold in folds] if own else [folds]
+    if own:
+        return [[fold] for fold in folds]
+    loose = _of_each(problem, problem.tolerance) >= _LOOSE
+    kinds = (np.flatnonzero(loose).tolist(), np.flatnonzero(~loose).tolist())
+    return [kind for kind in kinds if kind]
+
+
+def _of_each(problem: PathProblem, number: float | np.ndarray) -> np.ndarray:
+    """(F,) a number of every fold."""
+    return np.broadcast_to(np.asarray(number, np.float64), len(problem.train))
 
 
 class _Group:
@@ -329,11 +353,12 @@ class _Group:
         problem, folds = group.problem, group.folds
         self._group, self._problem, self._columns = group, problem, group.columns
         self._grid = np.sort(problem.grid)
+        self._tolerance = _of_each(problem, problem.tolerance)
         self._trained = np.flatnonzero(problem.train[folds].any(axis=0))
         self._design = Design.of(
             problem.features, self._trained, problem.standardize, problem.device
         )
-        few_certificates = problem.tolerance >= _LOOSE and _is_coarse(self._grid)
+        few_certificates = self._tolerance[folds].min() >= _LOOSE and _is_coarse(self._grid)
         self._rows = self._read(self._trained, problem.memory // 2, rounded=few_certificates)
         self._others = np.setdiff1d(np.flatnonzero(self._scored(folds)), self._trained)
         self._places: dict[int, _Places] = {}
@@ -381,7 +406,7 @@ class _Group:
             return
         width, n = self._rows.width, len(self._rows)
         columns = max(len(self._columns[fold].spread) for fold in folds)
-        vectors = _VECTORS + pairs_for(self._problem.tolerance)
+        vectors = _VECTORS + pairs_for(float(self._tolerance[folds].min()))
         dtype = torch.float64 if self._rows.in_memory else self._rows.logit_dtype  # at the latest
         each = columns * (dtype.itemsize * n * _ARRAYS + 8 * width * vectors)
         free = self._problem.memory - self._rows.held
@@ -403,8 +428,20 @@ class _Group:
             _priors(batch),
             1 / (total[:, None] * torch.from_numpy(C).to(total.device)),
             torch.from_numpy(asked).to(total.device).expand(len(total), -1),
-            self._problem.tolerance,
+            self._goals(folds),
         )
+
+    def _goals(self, folds: list[int]) -> Goals:
+        """Of the problems of some folds."""
+        problem = self._problem
+        counts = [self._columns[fold].problems for fold in folds]
+        length = float(self._rows.scale[:, :-1].sum()) ** 0.5
+        slope = _of_each(problem, problem.gradient_tolerance)
+        tolerance, slope = (
+            torch.from_numpy(np.repeat(each[folds], counts)).to(problem.device)
+            for each in (self._tolerance, slope)
+        )
+        return Goals(tolerance, length * slope)
 
     def _batch(self, folds: list[int]) -> tuple[Batch, Tensor]:
         """Their problems, and the total weight of the rows of each."""
@@ -504,7 +541,7 @@ class _Group:
         objective = sum(part.objective for part in solved)
         gap = (objective - sum(part.lower for part in solved)) / objective if objective else 0.0
         solution = _Solution(
-            torch.cat([part.W for part in solved]),
+            _joined([part.W for part in solved]),
             self._design,
             columns,
             problem.loss,
@@ -517,11 +554,13 @@ class _Group:
             position=solved[0].position,
             objective=objective,
             gap=gap,
-            status=FitStatus.CONVERGED if gap <= problem.tolerance else FitStatus.TOLERANCE_MISSED,
+            status=FitStatus.CONVERGED
+            if gap <= self._tolerance[fold]
+            else FitStatus.TOLERANCE_MISSED,
             iterations=sum(part.ticks for part in solved),
             seconds=sum(part.seconds for part in solved),
             absent=columns.absent,
-            probabilities=solution.probabilities(torch.cat([part.logits for part in parts])),
+            probabilities=solution.probabilities(_joined([part.logits for part in parts])),
             _solution=solution,
         )
 
@@ -534,7 +573,7 @@ class _Seat:
         at: place of their problem among those asked for.
         group: theirs.
         owners: (fold, column of it) of each problem of the batch.
-        batch, start, strengths, asked, tolerance: see `walk`.
+        batch, start, strengths, asked, goals: see `walk`.
     """
 
     at: int
@@ -544,7 +583,7 @@ class _Seat:
     start: Tensor
     strengths: Tensor
     asked: Tensor
-    tolerance: float
+    goals: Goals
     _partial: dict[tuple[int, int], dict[int, _Part]] = field(default_factory=dict)
 
     @property
@@ -552,12 +591,13 @@ class _Seat:
         """Equal for seats that can be walked abreast, and are of about as many rows."""
         batch, about = self.batch, len(self.batch.rows).bit_length()
         coded, device = batch.targets.codes is not None, batch.weights.device
-        return batch.kernel.loss, len(batch), batch.classes, about, self.tolerance, coded, device
+        tolerance = tuple(self.goals.tolerance.tolist())
+        return batch.kernel.loss, len(batch), batch.classes, about, tolerance, coded, device
 
     @property
     def held(self) -> int:
         """Bytes that walking it abreast takes, at most: beside it rows can be twice as many."""
-        rows, vectors = self.batch.rows, _VECTORS + pairs_for(self.tolerance)
+        rows, vectors = self.batch.rows, _VECTORS + self.goals.pairs
         each = 2 * (len(rows) * _ARRAYS + rows.width * vectors)
         return self.group.held + 4 * rows.held + 8 * self.start.numel() * each
 
@@ -633,6 +673,11 @@ def _with_rungs(grid: np.ndarray, easy: float) -> tuple[np.ndarray, np.ndarray]:
 def _is_coarse(grid: np.ndarray) -> bool:
     """Whether most values are far from the next, so that a fit takes more than a step or two."""
     return len(grid) < 2 or bool(np.median(np.diff(np.log10(grid))) >= _APART)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Their rows, without a copy where there is one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _index(places: np.ndarray) -> Tensor:
@@ -719,7 +764,15 @@ def _wrong_numbers(problem: PathProblem) -> Iterator[tuple[bool, str]]:
     grid = problem.grid
     good = grid.ndim == 1 and len(grid) and bool(np.all(np.isfinite(grid) & (grid > 0)))
     yield not good, f"grid {grid}; give positive values of C"
-    yield not problem.tolerance > 0, f"tolerance {problem.tolerance}; give a positive number"
+    folds = len(problem.train)
+    for name, numbers in (
+        ("tolerance", problem.tolerance),
+        ("gradient_tolerance", problem.gradient_tolerance),
+    ):
+        yield (
+            np.shape(numbers) not in ((), (folds,)) or not np.all(np.asarray(numbers) > 0),
+            f"{name} {numbers}; give a positive number, or one for each of {folds} folds",
+        )
     yield not 0 <= problem.smoothing < 1, f"smoothing {problem.smoothing}; give 0 to below 1"
     yield (
         problem.prior is not None and (problem.standardize or problem.loss != "softmax"),

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from featcache.heads.batch import Batch, Evaluation, some
-from featcache.heads.certificate import Travel, bounds
+from featcache.heads.certificate import Travel, addition_share, bounds
 from featcache.heads.quasi_newton import CurvaturePairs, pairs_for
 
 _FLAT_ENOUGH, _CLOSE = 0.5, 0.5
@@ -76,6 +76,28 @@ where the tolerance is below the last."""
 
 
 @dataclass(frozen=True, eq=False)
+class Goals:
+    """When a problem is solved at a C; all of (B,).
+
+    Attributes:
+        tolerance: certified relative gap.
+        slope: length of the gradient, inf where the certificate is enough.
+    """
+
+    tolerance: Tensor
+    slope: Tensor
+
+    def of(self, problems: Tensor) -> Goals:
+        """Those of some problems (indices)."""
+        return Goals(self.tolerance[problems], self.slope[problems])
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs to remember, for most problems."""
+        return pairs_for(float(self.tolerance.median()))
+
+
+@dataclass(frozen=True, eq=False)
 class Solved:
     """One problem at one C.
 
@@ -102,7 +124,7 @@ def walk(
     start: Tensor,
     strengths: Tensor,
     asked: Tensor,
-    tolerance: float,
+    goals: Goals,
     *,
     steps: Tensor | None = None,
 ) -> Iterator[Solved]:
@@ -114,12 +136,12 @@ def walk(
         strengths: (B, G) lambda, descending along the path.
         asked: (B, G) bool: what is solved for itself, and not for being on the way. On the way a
             gap is estimated, without a certificate.
-        tolerance: certified relative gap.
+        goals: of the problems.
         steps: (B,) how many of the strengths are a problem's, for a walk abreast: no bit of a
             problem then depends on what is in another. Rows are to be in memory, in float64, and
             classes up to `MANY_CLASSES`.
     """
-    walkers = _Walkers(batch, start, strengths, asked, tolerance, steps)
+    walkers = _Walkers(batch, start, strengths, asked, goals, steps)
     while len(walkers):
         walkers.step()  # at every C: biases alone can be within the tolerance, and are poor
         yield from walkers.hand_in()
@@ -137,17 +159,19 @@ class _Walkers:
         start: Tensor,
         strengths: Tensor,
         asked: Tensor,
-        tolerance: float,
+        goals: Goals,
         steps: Tensor | None,
     ) -> None:
         B, width = len(batch), batch.rows.width
         self._abreast = steps is not None
         whole = torch.full((B,), strengths.shape[1], device=start.device)
         self._steps = whole if steps is None else steps
-        self._batch, self._strengths, self._tolerance = batch, strengths, tolerance
-        self._asked = asked
+        self._batch, self._strengths, self._asked, self._goals = batch, strengths, asked, goals
+        fine = bool((goals.tolerance <= _FINE).any())
+        self._detour = _FINE_DETOUR if fine else _DETOUR
         self._lacking = start.isinf()  # (B, K)
-        self._W = start.new_zeros(B, batch.classes, width)
+        self._some_lack = bool(self._lacking.any())
+        self._W = start.new_zeros(B, batch.classes, width, dtype=batch.weights_dtype)
         self._W[..., -1] = start.masked_fill(self._lacking, 0.0)
         kept = start.to(batch.rows.logit_dtype)
         self._Z = kept[..., None].expand(-1, -1, len(batch.rows)).clone()
@@ -155,17 +179,17 @@ class _Walkers:
             self._Z += batch.offset
         self._travel = self._straight(self._W)
         self._at = batch.evaluate(self._Z)
-        self._pairs = CurvaturePairs(pairs_for(tolerance))
+        self._pairs = CurvaturePairs(goals.pairs)
         self._bending: Tensor | None = None  # a Hessian (B, K, K) in the bias that is kept
         self._last = self._W.clone()  # the solution before this C
         # a view of no column would hold all of them
         self._last_Z = self._Z.clone() if batch.rows.in_memory else self._Z[..., :0].clone()
         self._gate = start.new_full((B,), _GATE)
-        self._last_travel = Travel(*(way.clone() for way in self._travel))
+        self._since = self._travel.nowhere()  # how far it is from there, by rounding
         self._older = _Step(  # from the solution before that to it
             torch.zeros_like(self._W),
             torch.zeros_like(self._last_Z),
-            Travel(start.new_zeros(B), start.new_zeros(B)),
+            self._travel.nowhere(),
         )
         self._solved = start.new_zeros(B, dtype=torch.int64)  # how many, and the position now
         self._arrived = start.new_zeros(B, dtype=torch.bool)
@@ -200,10 +224,14 @@ class _Walkers:
             return torch.arange(len(marked), device=marked.device)
         return chosen
 
+    def _everyone(self) -> Tensor:
+        """Indices of all of them."""
+        return torch.arange(len(self), device=self._W.device)
+
     def _gradient(self, strength: Tensor) -> Tensor:
         """(B, K, R + 1), the penalty's part included."""
         data = self._at.gradient
-        full = torch.addcmul(data, self._W, strength[:, None, None])
+        full = torch.addcmul(data, self._W, strength[:, None, None].to(data.dtype))
         full[..., -1] = data[..., -1]
         return full
 
@@ -213,12 +241,15 @@ class _Walkers:
         """What is solved of what is asked for; all that is solved goes on to its next C."""
         started = time.perf_counter()
         strength = self._strength()
-        given_up = self._watch(self._estimated_gap(strength))
+        squared, gap = self._estimated_gap(strength)
+        given_up = self._watch(gap)
         if self._is_blunt():
             self._sharpen()
         asked = self._now(self._asked)
-        enough = torch.where(asked, self._gate * self._tolerance, max(self._tolerance, _ON_THE_WAY))
-        near = (self._least <= enough) | given_up
+        tolerance = self._goals.tolerance
+        enough = torch.where(asked, self._gate * tolerance, tolerance.clamp(min=_ON_THE_WAY))
+        flat = ~asked | (squared <= self._goals.slope.square())
+        near = ((self._least <= enough) & flat) | given_up
         if self._abreast:
             near &= self._under_way()
         if not bool(near.any()):
@@ -240,11 +271,13 @@ class _Walkers:
         self, ids: Tensor, strength: Tensor, wanted: Tensor, given_up: Tensor
     ) -> tuple[Tensor, list[Solved]]:
         """Which of the problems `ids` are solved (m,), if they are `wanted`, and what they are."""
-        Z = self._look_closely(ids)
-        batch, W, at = self._batch.keep(ids), some(self._W, ids), self._at.of(ids)
+        Z, at = self._look_closely(ids)
+        batch, W = self._batch.keep(ids), some(self._W, ids).double()
         travel = self._travel.of_problems(ids)
         value, lower = bounds(batch, W, Z, at, strength[ids], travel)
-        within = ((value - lower <= self._tolerance * value) | given_up[ids]) & wanted[ids]
+        within = ((value - lower <= self._goals.tolerance[ids] * value) | given_up[ids]) & wanted[
+            ids
+        ]
         each = (self._ids, self._now(self._asked.cumsum(dim=1)) - 1, self._ticks, self._seconds)
         numbers = (*(of_all[ids] for of_all in each), value, lower, within)
         listed = zip(*(part.tolist() for part in numbers), strict=True)
@@ -254,38 +287,45 @@ class _Walkers:
             if is_within
         ]
 
-    def _look_closely(self, ids: Tensor) -> Tensor:
-        """Logits (m, K, n) of the problems `ids` that may be certified; so may `_at` then.
+    def _look_closely(self, ids: Tensor) -> tuple[Tensor, Evaluation]:
+        """Logits (m, K, n) of the problems `ids` that may be certified, and what they tell.
 
         They are multiplied out, and the gradient, where anything that was added up to them was not
         in float64.
         """
         rows = self._batch.rows
         if rows.dtype == torch.float64 and rows.logit_dtype == torch.float64:
-            return some(self._Z, ids)
+            return some(self._Z, ids), self._at.of(ids)
         batch = replace(self._batch.keep(ids), rows=rows.exactly())
         Z = self._multiplied_out(batch, ids)
-        self._put_at(ids, Z, batch.evaluate(Z))
-        return Z
+        at = batch.evaluate(Z)
+        self._put_at(ids, Z, at)
+        return Z, at
 
     def _multiplied_out(self, batch: Batch, ids: Tensor) -> Tensor:
         """Logits of the problems `ids`, a batch of their own, from the weights and nothing else."""
         if len(ids) == len(self):
             del self._Z  # before as large an array takes its place
-        Z = batch.values(some(self._W, ids))
+        Z = batch.values(some(self._W, ids).to(batch.weights_dtype))
         return Z.masked_fill_(self._lacking[ids][..., None], -torch.inf)
 
     def _put_at(self, ids: Tensor, Z: Tensor, at: Evaluation) -> None:
         """Take logits of the problems `ids` that were multiplied out, and what they tell."""
+        self._anew(ids)
+        at = replace(at, gradient=at.gradient.to(self._W.dtype))
         if len(ids) == len(self):
             self._Z, self._at = Z.to(self._batch.rows.logit_dtype), at
-            self._travel = self._straight(self._W)
             return
         self._Z[ids] = Z.to(self._Z.dtype)
-        straight = self._straight(self._W[ids])
-        for parts, new in ((self._at.parts, at.parts), (self._travel, straight)):
-            for own, its in zip(parts, new, strict=True):
-                own[ids] = its
+        for own, its in zip(self._at.parts, at.parts, strict=True):
+            own[ids] = its
+
+    def _anew(self, ids: Tensor) -> None:
+        """Logits of the problems `ids` were multiplied out: what rounding there is, is new."""
+        straight = self._straight(some(self._W, ids))
+        for since, way, direct in zip(self._since, self._travel, straight, strict=True):
+            since[ids] += way[ids] + direct  # unlike that of the last solution, too
+            way[ids] = direct
 
     def _is_blunt(self) -> bool:
         """Whether float32 steps lead no closer to the optimum."""
@@ -296,24 +336,26 @@ class _Walkers:
     def _sharpen(self) -> None:
         """Go on in float64, with nothing that was rounded: certificates allow for no more."""
         batch = self._batch = replace(self._batch, rows=self._batch.rows.exactly())
-        everyone = torch.arange(len(self), device=self._W.device)
+        everyone, self._W = self._everyone(), self._W.double()
+        self._last = self._last.double()
         Z = self._multiplied_out(batch, everyone)
         self._put_at(everyone, Z, batch.evaluate(Z))
         if batch.rows.in_memory:
             lacking = self._lacking[..., None]
             self._last_Z = batch.values(self._last).masked_fill_(lacking, -torch.inf)
-            self._last_travel = self._straight(self._last)
-            D = self._older.D
+            last = self._straight(self._last)
+            self._since = last.plus(self._travel, torch.ones_like(last.weights))
+            D = self._older.D.double()
             self._older = _Step(D, batch.logits(D).masked_fill_(lacking, 0.0), Travel.of(D))
         self._least.fill_(torch.inf)
         self._waited.zero_()
         self._gate.fill_(_GATE)
 
-    def _estimated_gap(self, strength: Tensor) -> Tensor:
-        """(B,) what a certificate will about say, as if the bias were solved."""
-        squared = self._gradient(strength)[..., :-1].square().sum(dim=(1, 2))
-        value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2))
-        return squared / (2 * strength * value)
+    def _estimated_gap(self, strength: Tensor) -> tuple[Tensor, Tensor]:
+        """Both (B,): |gradient|^2, and what a certificate will about say, were the bias solved."""
+        squared = self._gradient(strength)[..., :-1].square().sum(dim=(1, 2)).double()
+        value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2)).double()
+        return squared, squared / (2 * strength * value)
 
     def _watch(self, gap: Tensor) -> Tensor:
         """(B,) bool: the problems whose gap has not become smaller for long."""
@@ -337,9 +379,9 @@ class _Walkers:
         self._batch = self._batch.keep(problems)
         self._pairs.keep(problems)
         self._bending = None if self._bending is None else self._bending[problems]
-        self._at = self._at.of(problems)
+        self._at, self._goals = self._at.of(problems), self._goals.of(problems)
         self._travel = self._travel.of_problems(problems)
-        self._last_travel = self._last_travel.of_problems(problems)
+        self._since = self._since.of_problems(problems)
         self._older = self._older.of(problems)
         for name in (
             *("_strengths", "_asked", "_steps", "_lacking", "_W", "_Z", "_last", "_last_Z"),
@@ -352,7 +394,6 @@ class _Walkers:
     def step(self) -> None:
         """Move every problem one step."""
         started = time.perf_counter()
-        self._refresh()
         strength = self._strength()
         step = self._onwards(self._steepest(strength), strength)
         rate, bias = self._rate(step, strength), self._W[..., -1].clone()
@@ -360,8 +401,10 @@ class _Walkers:
         self._W += taken
         self._Z.addcmul_(step.change, rate[:, None, None].to(self._Z.dtype))
         self._travel = self._travel.plus(step.travel, rate)
+        self._since = self._since.plus(step.travel, rate)
         del step  # what it does to the logits is as large as they are
         self._balance(strength)
+        self._refresh()
         before, self._at = self._at.gradient, self._batch.evaluate(self._Z)
         taken[..., -1] = self._W[..., -1] - bias
         self._pairs.push(taken, self._at.gradient - before)
@@ -377,9 +420,9 @@ class _Walkers:
         weights to the next too: the imbalance then falls by about as much as it did before.
         """
         shares = self._batch.targets_sum[..., -1]
-        lengths = self._batch.targets_sum[..., :-1].flatten(1).norm(dim=1)
-        value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2))
-        allowed = (_IMBALANCE * self._tolerance * strength * value).sqrt() / lengths
+        value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2)).double()
+        allowed = (_IMBALANCE * self._goals.tolerance * strength * value).sqrt()
+        allowed /= self._batch.targets_length
         keeps = self._batch.classes > MANY_CLASSES
         hessian, before = self._bending, None
         unsolved = torch.ones_like(strength, dtype=torch.bool)
@@ -398,6 +441,7 @@ class _Walkers:
             self._W[..., -1] += change
             self._Z += change[..., None].to(self._Z.dtype)
             self._travel.bias.add_(largest)
+            self._since.bias.add_(largest)
             self._bending = hessian if keeps else None
             unsolved &= imbalance * left > allowed
             if not bool(unsolved.any()):
@@ -408,26 +452,33 @@ class _Walkers:
             before = imbalance
 
     def _refresh(self) -> None:
-        """Multiply out again where logits were added up for long: their rounding adds up too."""
+        """Multiply out again where logits were added up for long: their rounding adds up too.
+
+        So does that of the additions of this step, as if the way had been so much longer.
+        """
         straight = self._straight(self._W)
-        limit = _DETOUR if self._tolerance > _FINE else _FINE_DETOUR
-        marked = self._travel.weights > limit * straight.weights
+        additions = (
+            1 + _BALANCINGS
+        )  # at most: how many there were, another problem may have decided
+        share = straight.weights.new_full((), additions * addition_share(self._batch, self._Z))
+        self._travel = self._travel.plus(straight, share)
+        self._since = self._since.plus(straight, share)
+        marked = self._travel.weights > self._detour * straight.weights
         stale = self._chosen(marked)
         if not len(stale):
             return
         if self._abreast:
             Z = self._batch.values(self._W)
             Z.masked_fill_(self._lacking[..., None], -torch.inf)
-            self._Z = torch.where(marked[:, None, None], Z, self._Z)
-            self._travel = straight.where(marked, self._travel)
-            return
-        Z = self._multiplied_out(self._batch.keep(stale), stale)
-        if len(stale) == len(self):
-            self._Z = Z
+            stale = torch.nonzero(marked)[:, 0]
+            self._Z[stale] = Z[stale]
         else:
-            self._Z[stale] = Z
-        for way, direct in zip(self._travel, straight, strict=True):
-            way[stale] = direct[stale]
+            Z = self._multiplied_out(self._batch.keep(stale), stale)
+            if len(stale) == len(self):
+                self._Z = Z
+            else:
+                self._Z[stale] = Z
+        self._anew(stale)
 
     def _straight(self, W: Tensor) -> Travel:
         """From the origin, by way of what made the offset."""
@@ -443,15 +494,15 @@ class _Walkers:
         if bool(uphill.any()):
             self._pairs.forget(uphill)
             D = torch.where(uphill[:, None, None], -inverse * gradient, D)
-        change = self._batch.logits(D).masked_fill_(self._lacking[..., None], 0.0)
+        change = self._batch.logits(D)
+        self._leave_out_lacking(change, self._everyone())
         return _Step(D, change, Travel.of(D))
 
     def _inverse_diagonal(self, strength: Tensor) -> Tensor:
         """H0 (B, K, R + 1)."""
-        scale = self._batch.rows.scale[:, None, :]
-        penalty = strength[:, None, None].repeat(1, 1, scale.shape[2])
-        penalty[..., -1] = 0
-        curvature = torch.addcmul(penalty, self._at.spread[..., None], scale)
+        scale, spread = self._batch.rows.scale[:, None, :], self._at.spread[..., None]
+        curvature = spread.to(self._W.dtype) * scale.to(self._W.dtype)
+        curvature[..., :-1] += strength[:, None, None]
         return curvature.clamp_(min=torch.finfo(torch.float32).tiny).reciprocal_()
 
     def _onwards(self, step: _Step, strength: Tensor) -> _Step:
@@ -462,35 +513,34 @@ class _Walkers:
             secant, older = self._secant(ids), self._older.of(ids)
             moved = (secant.travel.weights > 0) & arrived
             known = self._chosen(moved)
-            secants = [secant.of(known), older.of(known)]
+            secants = [older.of(known), secant.of(known)]
             step = self._mixed(step, ids[known], secants, strength[ids[known]], moved[known])
-            newer = secants[0].where(moved[known], secants[1])
-            self._older = self._older.replaced(ids[known], newer)
-            self._arrive(ids, arrived)
-            self._arrived.zero_()
+            gone = torch.nonzero(moved)[:, 0]
+            self._older = self._older.replaced(ids[gone], secant.of(gone))
+            self._arrive()
         return step
 
-    def _arrive(self, ids: Tensor, arrived: Tensor) -> None:
-        """Keep the solution from which the problems `ids`, of them those `arrived`, go on."""
-        if len(ids) < len(self):  # all of them arrived
-            self._last[ids], self._last_Z[ids] = self._W[ids], self._Z[ids]
-        else:
-            way = arrived[:, None, None]
-            self._last = torch.where(way, self._W, self._last)
-            self._last_Z = torch.where(way, self._Z, self._last_Z)
-        for last, now in zip(self._last_travel, self._travel, strict=True):
-            last[ids] = torch.where(arrived, now[ids], last[ids])
+    def _arrive(self) -> None:
+        """Keep the solution from which those that arrived go on."""
+        gone = torch.nonzero(self._arrived)[:, 0]
+        self._last[gone], self._last_Z[gone] = self._W[gone], self._Z[gone]
+        for since in self._since:
+            since[gone] = 0
+        self._arrived.zero_()
 
     def _secant(self, ids: Tensor) -> _Step:
         """From the last solution to this one; of no length where there was none."""
         D = some(self._W, ids) - some(self._last, ids)
         change = some(self._Z, ids) - some(self._last_Z, ids)
-        change.masked_fill_(self._lacking[ids][..., None], 0.0)
-        both = [
-            now[ids] + last[ids] for now, last in zip(self._travel, self._last_travel, strict=True)
-        ]
+        self._leave_out_lacking(change, ids)
         moved = self._solved[ids] > 1
-        return _Step(D, change, Travel(*(torch.where(moved, way, 0.0) for way in both)))
+        since = self._since.of_problems(ids)
+        return _Step(D, change, Travel(*(torch.where(moved, way, 0.0) for way in since)))
+
+    def _leave_out_lacking(self, change: Tensor, ids: Tensor) -> None:
+        """Logits (m, K, n) of the problems `ids` stay as they are for classes that they lack."""
+        if self._some_lack:
+            change.masked_fill_(self._lacking[ids][..., None], 0.0)
 
     def _mixed(
         self, step: _Step, ids: Tensor, secants: list[_Step], strength: Tensor, moved: Tensor
@@ -505,22 +555,28 @@ class _Walkers:
             return step
         batch, W, Z = self._batch.keep(ids), some(self._W, ids), some(self._Z, ids)
         parts = [step.of(ids), *secants]
-        ways = torch.stack([part.D[..., :-1].flatten(1) for part in parts], dim=1)  # (b, 3, N)
-        bends = strength[:, None, None] * ways @ ways.mT
-        tilts = strength[:, None] * (ways @ W[..., :-1].flatten(1)[..., None])[..., 0]
-        end = W.new_tensor([0.0, 1.0, 0.0]).repeat(len(ids), 1)  # of the last secant
-        slopes, curvatures = batch.along(Z, [part.change for part in parts], end)
-        slopes += tilts + (bends @ end[..., None])[..., 0]
+        D = torch.stack([*(part.D for part in parts), W], dim=1)  # (b, 4, K, R + 1)
+        biases = D[..., -1].clone()
+        D[..., -1] = 0  # no bias is penalised
+        flat = D.flatten(2)
+        pulls = strength[:, None, None] * (flat @ flat.mT).double()
+        bends, tilts = pulls[:, :3, :3], pulls[:, :3, 3]
+        end = strength.new_tensor([0.0, 0.0, 1.0])  # of the last secant
+        slopes, curvatures = batch.along(
+            Z, [part.change for part in parts], torch.ones_like(strength)
+        )
+        slopes += tilts + bends[..., 2]
         shares = end - _solve_small(curvatures + bends, slopes)
         usable = (shares.isfinite().all(dim=1) & moved)[:, None]
         shares = torch.where(usable, shares, shares.new_tensor([1.0, 0.0, 0.0]))
-        return step.replaced(ids, _Step.sum(parts, shares))
+        D[..., -1] = biases
+        return step.replaced(ids, _Step.sum(D[:, :3], parts, shares))
 
     def _rate(self, step: _Step, strength: Tensor) -> Tensor:
         """(B,) how far to go: about where the objective is least along the step."""
         d, w = step.D[..., :-1], self._W[..., :-1]
-        tilt, bend = (strength * (other * d).sum(dim=(1, 2)) for other in (w, d))
-        at_zero = (self._at.gradient * step.D).sum(dim=(1, 2)) + tilt
+        tilt, bend = (strength * (other * d).sum(dim=(1, 2)).double() for other in (w, d))
+        at_zero = (self._at.gradient * step.D).sum(dim=(1, 2)).double() + tilt
         rate, low, high = (
             torch.ones_like(tilt),
             torch.zeros_like(tilt),
@@ -531,7 +587,7 @@ class _Walkers:
         sought = torch.ones_like(ids, dtype=torch.bool)  # those of them whose rate is to be found
         for _ in range(_TRIALS):
             now = rate[ids]
-            slopes, curvatures = batch.along(Z, [change], now[:, None])
+            slopes, curvatures = batch.along(Z, [change], now)
             slope = slopes[:, 0] + tilt[ids] + now * bend[ids]
             curvature = curvatures[:, 0, 0] + bend[ids]
             newton = now - slope / curvature
@@ -577,23 +633,16 @@ class _Step:
             own[problems] = its
         return self
 
-    def where(self, marked: Tensor, other: _Step) -> _Step:
-        """Those of the problems marked (B,) bool, and another's of the rest."""
-        way = marked[:, None, None]
-        D, change = torch.where(way, self.D, other.D), torch.where(way, self.change, other.change)
-        return _Step(D, change, self.travel.where(marked, other.travel))
-
     @classmethod
-    def sum(cls, parts: list[_Step], shares: Tensor) -> _Step:
-        """The sum of parts with shares (B, parts)."""
-        first, share = parts[0], shares[:, 0, None, None]
-        D, change = first.D * share, first.change * share.to(first.change.dtype)
-        travel = Travel(*(way * shares[:, 0].abs() for way in first.travel))
-        for part, share in zip(parts[1:], shares.T[1:], strict=True):
-            D.addcmul_(part.D, share[:, None, None])
+    def sum(cls, D: Tensor, parts: list[_Step], shares: Tensor) -> _Step:
+        """The sum of d parts with shares (B, d), their D stacked (B, d, K, R + 1)."""
+        total = shares[:, None].to(D.dtype) @ D.flatten(2)
+        travel = parts[0].travel.nowhere()
+        change = torch.zeros_like(parts[0].change)
+        for part, share in zip(parts, shares.T, strict=True):
             change.addcmul_(part.change, share[:, None, None].to(change.dtype))
             travel = travel.plus(part.travel, share)
-        return cls(D, change, travel)
+        return cls(total.view_as(D[:, 0]), change, travel)
 
 
 def _solve_small(A: Tensor, b: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ import numpy as np
 from featcache.evaluation.metrics import correct
 from featcache.evaluation.nested import DesignEffect, LeftOut
 from featcache.evaluation.splits import Folds
-from featcache.heads.solver import Fit
+from featcache.heads.solver import AS_FLAT, Fit
 from featcache.probing.judging import HeldOut, accuracy_on, judge, predict
 from featcache.probing.roles import assign_roles, class_warnings
 from featcache.probing.rows import Bools, LabelledRows, Probabilities
-from featcache.probing.solving import Progress, Solving, Within
+from featcache.probing.solving import Heads, Progress, Solving, Within
 from featcache.probing.spec import PathScore, Probed, ProbeSpec
 
 _PARTITIONS = 10
@@ -98,9 +98,9 @@ class _Probing:
             chosen[fold] = best.C
             on_training[fold] = accuracy_on(best.head, data, rests[fold])
         counts = sorted({folds.count for folds in inner})
-        strength = float(grid[held_out.best])
+        fit, effect = self._whole(float(grid[held_out.best]), left_out)
         judged = self._judged(
-            solving.fit(train, strength),
+            fit,
             held_out.path(grid),
             held_out.best,
             outer,
@@ -109,7 +109,7 @@ class _Probing:
             probabilities=probabilities,
             method=f"nested cross-validation ({outer.count} outer, "
             f"{' to '.join(map(str, counts))} inner folds)",
-            effect=self._training_effect(left_out, strength) if left_out else None,
+            effect=effect,
             train_accuracy=float(on_training.mean()),
         )
         return replace(judged, chosen=tuple(chosen.tolist()))
@@ -121,16 +121,31 @@ class _Probing:
         seeds = ((self._spec.seed + 1 + number) % 2**32 for number in range(_PARTITIONS))
         return LeftOut([self._solving.folds(self._roles.train, folds, seed) for seed in seeds])
 
-    def _training_effect(self, left_out: LeftOut, strength: float) -> DesignEffect:
-        """What training adds to the variance of the estimate; see `evaluation.nested`."""
-        data = self._data
-        right = np.zeros(left_out.held_out.shape, np.bool_)
-        train = left_out.train & self._roles.train
-        grid, tolerance = np.array([strength]), max(self._spec.tolerance, _ROUGHLY)
-        for fit in self._solving.solve(train, left_out.held_out, grid, tolerance):
-            rows = left_out.held_out[fit.fold]
-            right[fit.fold, rows] = correct(fit.probabilities, data.targets[rows])
-        return left_out.design_effect(right, data.groups)
+    def _whole(self, strength: float, left_out: LeftOut | None) -> tuple[Fit, DesignEffect | None]:
+        """The head of all rows, and what training adds to the variance of the estimate.
+
+        Solved at once: the many heads that tell the second (`evaluation.nested`) hardly notice one
+        more, which alone would take as many steps.
+        """
+        data, train, solving = self._data, self._roles.train, self._solving
+        if left_out is None:
+            return solving.fit(train, strength), None
+        many = len(left_out)
+        heads = Heads(
+            np.vstack([left_out.train & train, train]),
+            np.vstack([left_out.held_out, np.zeros_like(train)]),
+            np.array([strength]),
+            np.append(np.full(many, max(self._spec.tolerance, _ROUGHLY)), self._spec.tolerance),
+            np.append(np.full(many, np.inf), AS_FLAT),
+        )
+        right, whole = np.zeros(left_out.held_out.shape, np.bool_), list[Fit]()
+        for fit in solving.solve(heads):
+            if fit.fold == many:
+                whole.append(fit)
+            else:
+                rows = left_out.held_out[fit.fold]
+                right[fit.fold, rows] = correct(fit.probabilities, data.targets[rows])
+        return whole[0], left_out.design_effect(right, data.groups)
 
     def _tuned_within_train(self) -> Probed:
         roles, solving = self._roles, self._solving
@@ -155,7 +170,7 @@ class _Probing:
         solving.expected = len(grid) + 1
         held_out = HeldOut(self._data, len(grid), keep=True)
         tuning = np.flatnonzero(roles.tuning)
-        for fit in solving.solve(roles.train[None], roles.tuning[None], grid):
+        for fit in solving.solve(Heads(roles.train[None], roles.tuning[None], grid)):
             held_out.add(fit.position, tuning, fit.probabilities)
         trained = roles.train | roles.tuning
         return self._judged(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from featcache.errors import ProbeError
 from featcache.evaluation.splits import Folds, stratified_folds
 from featcache.heads.grid import default_grid
-from featcache.heads.solver import Fit, FitStatus, PathProblem, solve_paths
+from featcache.heads.solver import AS_FLAT, Fit, FitStatus, PathProblem, solve_paths
 from featcache.probing.judging import HeldOut
 from featcache.probing.rows import Bools, LabelledRows
 from featcache.probing.spec import ProbeSpec
@@ -40,11 +40,16 @@ def split_folds(data: LabelledRows, rows: Bools, count: int, seed: int) -> Folds
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """Heads to be solved: of each set of training rows (F, n) at every C, scoring rows (F, n)."""
+    """Heads to be solved: of each set of training rows (F, n) at every C, scoring rows (F, n).
+
+    The tolerances are those of a `PathProblem`; None stands for the spec's.
+    """
 
     train: Bools
     scored: Bools | None
     grid: npt.NDArray[np.float64]
+    tolerance: npt.NDArray[np.float64] | None = None
+    gradient_tolerance: float | npt.NDArray[np.float64] = np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,29 +159,19 @@ class Solving:
 
     def fit(self, rows: Bools, C: float) -> Fit:  # noqa: N803 - the field's name
         """The head of some rows at one C."""
-        (fit,) = self.solve(rows[None], None, np.array([C]))
+        (fit,) = self.solve(Heads(rows[None], None, np.array([C]), gradient_tolerance=AS_FLAT))
         return fit
 
-    def solve(
-        self,
-        train: Bools,
-        scored: Bools | None,
-        grid: npt.NDArray[np.float64],
-        tolerance: float | None = None,
-    ) -> Iterator[Fit]:
-        """Those `Heads`."""
-        for _, fit in self.solve_each([Heads(train, scored, grid)], tolerance):
-            yield fit
+    def solve(self, heads: Heads) -> Iterator[Fit]:
+        """All of them."""
+        return (fit for _, fit in self.solve_each([heads]))
 
-    def solve_each(
-        self, asked: Sequence[Heads], tolerance: float | None = None
-    ) -> Iterator[tuple[int, Fit]]:
+    def solve_each(self, asked: Sequence[Heads]) -> Iterator[tuple[int, Fit]]:
         """All of them, and at which position of `asked` each fit was asked for.
 
-        A picture trains by all its views and is scored by the plain one. The tolerance is the
-        spec's unless another is given.
+        A picture trains by all its views and is scored by the plain one.
         """
-        for at, fit in solve_paths([self._problem(heads, tolerance) for heads in asked]):
+        for at, fit in solve_paths([self._problem(heads) for heads in asked]):
             self.done += 1
             self.missed += fit.status is not FitStatus.CONVERGED
             self.worst = max(self.worst, fit.gap)
@@ -184,7 +179,7 @@ class Solving:
                 self._progress("fit", self.done, self.expected)
             yield at, fit
 
-    def _problem(self, heads: Heads, tolerance: float | None) -> PathProblem:
+    def _problem(self, heads: Heads) -> PathProblem:
         spec, data, views = self._spec, self._data, self._data.views
         train, scored = heads.train, heads.scored
         for rows in train:
@@ -200,7 +195,8 @@ class Solving:
             grid=heads.grid,
             loss=spec.loss,
             standardize=spec.standardize,
-            tolerance=tolerance or spec.tolerance,
+            tolerance=spec.tolerance if heads.tolerance is None else heads.tolerance,
+            gradient_tolerance=heads.gradient_tolerance,
             score=scored,
             sample_weight=None if views is None else views.weights,
             balanced=spec.balanced,

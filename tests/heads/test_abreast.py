@@ -136,9 +136,9 @@ def test_no_bit_depends_on_a_duplicate_of_another(problem_of, walked, n):
 
 
 def test_no_bit_depends_on_how_hard_another_is(three, walked):
-    """One that gives up at its last C keeps the walk going long after the others are through."""
+    """One that gives up at a large C keeps the walk going long after the others are through."""
     easy, other = three[:2]
-    hard = replace(three[2], grid=default_grid(three[2].features, 7))
+    hard = replace(three[2], grid=default_grid(three[2].features, 7) * 100)
     ours, theirs = by_place([easy, other, three[2]]), by_place([easy, other, hard])
     assert walked == [3, 3]
     assert any(fit.status is FitStatus.TOLERANCE_MISSED for fit in theirs.values())
@@ -242,7 +242,14 @@ def test_targets_of_other_kinds_are_not_put_side_by_side(three, walked):
 
 
 def test_some_problems_alone_are_refused(three):
-    (group,) = [solver._Folds(0, three[0], solver._columns_of(three[0]), [0, 1, 2])]
+    (group,) = [
+        solver._Folds(
+            0,
+            three[0],
+            [solver._columns(three[0], fold) for fold in range(len(three[0].train))],
+            [0, 1, 2],
+        )
+    ]
     seats = [seat for _ in range(2) for seat in solver._Group(group).seats()]
     rows = side_by_side([seat.batch for seat in seats]).rows
     assert rows.of_problems(torch.arange(6)) is rows
@@ -271,7 +278,14 @@ def test_soft_targets_and_weights_go_along(three, walked):
 
 
 def test_rows_in_float32_stand_in_float64(three):
-    (group,) = [solver._Folds(0, three[0], solver._columns_of(three[0]), [0, 1, 2])]
+    (group,) = [
+        solver._Folds(
+            0,
+            three[0],
+            [solver._columns(three[0], fold) for fold in range(len(three[0].train))],
+            [0, 1, 2],
+        )
+    ]
     (seat,) = solver._Group(group).seats()
     rows = replace(seat.batch.rows, rounded=seat.batch.rows.X.float())
     beside = side_by_side([seat.batch, replace(seat.batch, rows=rows)]).rows
@@ -281,7 +295,9 @@ def test_rows_in_float32_stand_in_float64(three):
 
 def test_rows_that_are_not_held_are_refused(three):
     small = replace(three[0], memory=1)
-    group = solver._Folds(0, small, solver._columns_of(small), [0, 1, 2])
+    group = solver._Folds(
+        0, small, [solver._columns(small, fold) for fold in range(len(small.train))], [0, 1, 2]
+    )
     with pytest.raises(TypeError, match="only rows in memory stand side by side"):
         side_by_side([seat.batch for seat in solver._Group(group).seats()])
 

@@ -18,7 +18,7 @@ from featcache.heads.batch import Batch
 from featcache.heads.certificate import bounds
 from featcache.heads.grid import default_grid
 from featcache.heads.objective import objective
-from featcache.heads.solver import FitStatus, PathProblem, solve_path
+from featcache.heads.solver import AS_FLAT, FitStatus, PathProblem, solve_path
 from featcache.heads.walk import _Walkers
 
 
@@ -232,6 +232,57 @@ def test_a_missed_tolerance_is_said(problem):
     assert "smaller C" in FitStatus.TOLERANCE_MISSED.value
 
 
+def test_every_fold_has_its_own_tolerance(problem):
+    asked = replace(problem, tolerance=np.array([1e-2, 1e-6, 1e-2]))
+    gaps = {fold: [] for fold in range(3)}
+    for fit in solve_path(asked):
+        assert fit.status is FitStatus.CONVERGED
+        gaps[fit.fold].append(fit.gap)
+    assert max(gaps[1]) <= 1e-6
+    assert 1e-5 < max(gaps[0]) <= 1e-2
+    loose = {(f.fold, f.C): f.gap for f in solve_path(replace(problem, tolerance=1e-2))}
+    assert max(gap for (fold, _), gap in loose.items() if fold == 1) > 1e-6
+
+
+def test_a_flat_fit_is_no_worse_than_scikit_learns():
+    """Its default stops by the gradient: at small C, closer than a gap of 1e-3."""
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:400] / 4, y[:400]  # as long as what networks give: its rule has the features' unit
+    grid = np.logspace(-5, 1, 13)
+    asked = PathProblem(X, y, 10, np.ones((1, len(y)), np.bool_), grid)
+
+    def above(problem):
+        """How many of its fits have the larger objective."""
+        return sum(fit.objective > theirs[fit.C] for fit in solve_path(problem))
+
+    theirs = {}
+    for C in grid.tolist():
+        model = LogisticRegression(C=C, max_iter=1000).fit(X.astype(np.float64), y)
+        Y = np.eye(10)[y]
+        theirs[C] = objective("softmax", X.astype(np.float64), Y, model.coef_, model.intercept_, C)
+    assert above(asked)
+    assert not above(replace(asked, gradient_tolerance=AS_FLAT))
+    each = replace(asked, train=np.ones((2, len(y)), np.bool_))
+    flat = replace(each, gradient_tolerance=np.array([np.inf, AS_FLAT]))
+    steps = {0: 0, 1: 0}
+    for fit in solve_path(flat):
+        steps[fit.fold] += fit.iterations
+    assert steps[1] > steps[0]
+
+
+def test_a_path_needs_no_logits_but_those_of_its_steps(problem, monkeypatch):
+    """What a secant adds to the rounding is that of the way since the last solution, no more."""
+    multiplied, values = [], Batch.values
+
+    def counted(self, W):
+        multiplied.append(len(W))
+        return values(self, W)
+
+    monkeypatch.setattr(Batch, "values", counted)
+    assert len(list(solve_path(problem))) == 3 * len(problem.grid)
+    assert not multiplied
+
+
 def test_the_order_of_the_rows_and_of_the_grid_decides_nothing(problem):
     order = np.random.default_rng(3).permutation(120)
     mixed = replace(
@@ -277,6 +328,11 @@ def test_a_single_class_is_named_before_the_first_fit(problem):
         ({"grid": np.array([1.0, -1.0])}, "positive values of C"),
         ({"grid": np.array([])}, "positive values of C"),
         ({"tolerance": 0.0}, "tolerance 0.0"),
+        (
+            {"tolerance": np.full(2, 1e-3)},
+            "give a positive number, or one for each of 3 folds",
+        ),
+        ({"gradient_tolerance": np.array([1.0, 0.0, 1.0])}, "gradient_tolerance .*give a positive"),
         (
             {"features": np.full((120, 20), np.inf, np.float32)},
             "probe: features of training rows are not finite; check the pictures",

@@ -136,9 +136,9 @@ def test_little_memory_takes_fewer_support_sets_at_once(
     asked = list[int]()
     each = Solving.solve_each
 
-    def spy(self: Solving, heads: Any, tolerance: float | None = None) -> Any:
+    def spy(self: Solving, heads: Any) -> Any:
         asked.append(len(heads))
-        return each(self, heads, tolerance)
+        return each(self, heads)
 
     monkeypatch.setattr(Solving, "solve_each", spy)
     whole, found = fit_probe(data, SPEC), []

@@ -9,6 +9,7 @@ import numpy as np
 from featcache.evaluation.metrics import correct, losses
 from featcache.probing.protocols.asked import Asked
 from featcache.probing.rows import Bools, Probabilities
+from featcache.probing.solving import Heads
 from featcache.probing.spec import PathScore
 
 
@@ -60,7 +61,7 @@ class Search:
         tuning = self._tuning[self._scored]
         targets = self._asked.data.targets[self._tuning]
         train, scored = self._train[None], self._scored[None]
-        for fit in self._asked.solving.solve(train, scored, np.array(new)):
+        for fit in self._asked.solving.solve(Heads(train, scored, np.array(new))):
             point = path_score(fit.probabilities[tuning], targets, C=fit.C)
             self._found[fit.C] = point, fit.probabilities
 
