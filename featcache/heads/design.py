@@ -59,9 +59,8 @@ class Design:
             standardize: divide by standard deviations.
             device: of the coordinates.
         """
-        mean, scale = _moments(features, kept, device)
-        if not standardize:
-            scale = torch.ones_like(mean)
+        mean = _mean(features, kept, device)
+        scale = _deviation(features, kept, mean) if standardize else torch.ones_like(mean)
         plain, m, D = cls(mean, scale, None), len(kept), len(mean)
         if min(m, D) > _LARGEST:
             return plain
@@ -93,14 +92,14 @@ class Design:
         """(K, R + 1) of a solve as coefficients (K, D) and bias (K,) for features as they came."""
         turned, bias = W[:, : self.width], W[:, -1]
         if self._turn is not None:
-            turned = (turned.float() @ self._turn).double()
+            turned = (turned.float() @ self._turn.T).double()
         coef = turned / self.scale
         return coef, bias - coef @ self.mean
 
     @cached_property
     def _turn(self) -> Tensor | None:
-        """(R, D): the way back, in float32 as heads are."""
-        return None if self.basis is None else self.basis.T.float().contiguous()
+        """(D, R): the way back, in float32 as heads are."""
+        return None if self.basis is None else self.basis.float()
 
 
 def _of_even(X: Tensor) -> Tensor | None:
@@ -116,20 +115,27 @@ def _of_even(X: Tensor) -> Tensor | None:
     return pad((X.T @ V).div_(squares.sqrt()), (1, 0))
 
 
-def _moments(features: np.ndarray, kept: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
-    """Means and standard deviations (D,); 1 where a column is constant to float32's eye."""
-    parts = [kept[start : start + _ROWS] for start in range(0, len(kept), _ROWS)]
-    D = features.shape[1]
-    total, squares = torch.zeros(2, D, dtype=torch.float64, device=device)
-    for part in parts:
+def _mean(features: np.ndarray, kept: np.ndarray, device: str) -> Tensor:
+    """(D,) of the rows kept."""
+    total = torch.zeros(features.shape[1], dtype=torch.float64, device=device)
+    for part in _parts(kept):
         total += _tensor(features[part], torch.float64, total.device).sum(dim=0)
-    mean = total / len(kept)
-    for part in parts:
-        X = _tensor(features[part], torch.float64, total.device)
+    return total / len(kept)
+
+
+def _deviation(features: np.ndarray, kept: np.ndarray, mean: Tensor) -> Tensor:
+    """Standard deviations (D,) of the rows kept; 1 where a column is constant to float32's eye."""
+    squares = torch.zeros_like(mean)
+    for part in _parts(kept):
+        X = _tensor(features[part], torch.float64, mean.device)
         squares += X.sub_(mean).square_().sum(dim=0)
     deviation = (squares / len(kept)).sqrt()
     eye = torch.finfo(torch.float32).eps
-    return mean, torch.where(deviation > eye * mean.abs(), deviation, 1.0)
+    return torch.where(deviation > eye * mean.abs(), deviation, 1.0)
+
+
+def _parts(kept: np.ndarray) -> list[np.ndarray]:
+    return [kept[start : start + _ROWS] for start in range(0, len(kept), _ROWS)]
 
 
 def _tensor(rows: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
