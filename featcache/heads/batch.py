@@ -56,7 +56,7 @@ class Batch:
         weights: (B, n), summing to 1; 0 for a row that a problem does not train on.
         classes: K.
         targets_sum: (B, K, R + 1) mean of Y x'; the last entries are the shares of the classes.
-        targets_length: (B,) its length.
+        targets_length: (B,) its length, the last entries left out.
         rows_sum: (B, R + 1) mean of x.
         mean_norm: (B,) mean of |x|.
         offset: (1, K, n) logits that the rows have whatever the weights are, or None.
@@ -91,7 +91,7 @@ class Batch:
             sums += exact.backward(a, block)
         totals, sums = exact.settle(totals), exact.settle(sums)
         mean_norm = (weights * rows.norms).sum(dim=1)
-        length = totals.flatten(1).norm(dim=1)
+        length = totals[..., :-1].flatten(1).norm(dim=1)
         return cls(rows, kernel, targets, weights, classes, totals, length, sums[:, 0], mean_norm)
 
     def __len__(self) -> int:

@@ -137,26 +137,20 @@ def bounds(
     """
     gamma = _UNIT * _terms(batch)
     value = at.loss + strength / 2 * W[..., :-1].square().sum(dim=(1, 2))
-    rounding = _rounding(batch, Z)
+    rounding = gamma + (0.0 if Z.dtype == torch.float64 else torch.finfo(Z.dtype).eps)
     error = travel.weights * at.long_residuals + travel.bias * at.residuals
     error = gamma * value + rounding * error
     return value + error, _dual_bound(batch, Z, at, strength, gamma)
 
 
-def addition_share(batch: Batch, Z: Tensor) -> float:
-    """How much of the straight way to its sum Z an addition adds to the way, by its rounding."""
-    return torch.finfo(Z.dtype).eps / 2 / _rounding(batch, Z)
+def addition_share(batch: Batch) -> float:
+    """How much of the straight way to its sum an addition in float64 adds to it, by rounding."""
+    return 1 / (2 * _terms(batch))
 
 
 def _terms(batch: Batch) -> int:
     """M of gamma."""
     return len(batch.rows) + batch.rows.width + 8 * batch.classes
-
-
-def _rounding(batch: Batch, Z: Tensor) -> float:
-    """Of logits, as a share of the way to them."""
-    gamma = _UNIT * _terms(batch)
-    return gamma if Z.dtype == torch.float64 else gamma + torch.finfo(Z.dtype).eps
 
 
 def _dual_bound(batch: Batch, Z: Tensor, at: Evaluation, strength: Tensor, gamma: float) -> Tensor:
@@ -166,7 +160,11 @@ def _dual_bound(batch: Batch, Z: Tensor, at: Evaluation, strength: Tensor, gamma
     entropy, long_rows, added, leaning, leaned = _dual_sums(batch, Z, t, r)
     G = at.gradient - t[..., None] * (at.gradient + batch.targets_sum)
     G += r[..., None] * batch.rows_sum[:, None, :]
-    B = long_rows + at.long_residuals + t[:, 0] * batch.targets_length
+    B = (
+        long_rows
+        + at.long_residuals
+        + t[:, 0] * torch.hypot(batch.targets_length, share.norm(dim=1))
+    )
     m = added + at.column_residuals + t * (share + excess)
     tau = gamma * torch.where(share > 0, m / share, 0.0).amax(dim=1)
     slope = G[..., :-1].flatten(1).norm(dim=1) + gamma * B + 2 * tau * batch.mean_norm

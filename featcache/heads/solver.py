@@ -232,11 +232,14 @@ def solve_paths(problems: Sequence[PathProblem]) -> Iterator[tuple[int, Fit]]:
     Raises:
         ProbeError: as `solve_path`.
     """
-    columns = list[list[Columns]]()
     for problem in problems:
         _check(problem)
-        columns.append([_columns(problem, fold) for fold in range(len(problem.train))])
-    return _solve(problems, columns)
+        _columns_of(problem)
+    return _solve(problems)
+
+
+def _columns_of(problem: PathProblem) -> list[Columns]:
+    return [_columns(problem, fold) for fold in range(len(problem.train))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,13 +265,12 @@ class _Folds:
         return bool(fits and one and few and problem.prior is None)
 
 
-def _solve(
-    problems: Sequence[PathProblem], columns: Sequence[list[Columns]]
-) -> Iterator[tuple[int, Fit]]:
+def _solve(problems: Sequence[PathProblem]) -> Iterator[tuple[int, Fit]]:
     waiting: dict[tuple[object, ...], list[_Seat]] = {}
     for at, problem in enumerate(problems):
+        columns = _columns_of(problem)
         for folds in _groups(problem):
-            group = _Folds(at, problem, columns[at], folds)
+            group = _Folds(at, problem, columns, folds)
             for seat in _Group(group).seats():
                 if group.is_small:
                     held = sum(other.held for seats in waiting.values() for other in seats)
@@ -441,7 +443,7 @@ class _Group:
             torch.from_numpy(np.repeat(each[folds], counts)).to(problem.device)
             for each in (self._tolerance, slope)
         )
-        return Goals(tolerance, length * slope)
+        return Goals(tolerance, torch.where(slope.isinf(), slope, length * slope))
 
     def _batch(self, folds: list[int]) -> tuple[Batch, Tensor]:
         """Their problems, and the total weight of the rows of each."""

@@ -96,6 +96,11 @@ class Goals:
         """How many pairs to remember, for most problems."""
         return pairs_for(float(self.tolerance.median()))
 
+    @property
+    def are_flat(self) -> bool:
+        """Whether the gradient of any is to be short."""
+        return not bool(self.slope.isinf().all())
+
 
 @dataclass(frozen=True, eq=False)
 class Solved:
@@ -275,9 +280,11 @@ class _Walkers:
         batch, W = self._batch.keep(ids), some(self._W, ids).double()
         travel = self._travel.of_problems(ids)
         value, lower = bounds(batch, W, Z, at, strength[ids], travel)
-        within = ((value - lower <= self._goals.tolerance[ids] * value) | given_up[ids]) & wanted[
-            ids
-        ]
+        goals = self._goals.of(ids)
+        near = value - lower <= goals.tolerance * value
+        if goals.are_flat:
+            near &= _squared_slope(at.gradient, W, strength[ids]) <= goals.slope.square()
+        within = (near | given_up[ids]) & wanted[ids]
         each = (self._ids, self._now(self._asked.cumsum(dim=1)) - 1, self._ticks, self._seconds)
         numbers = (*(of_all[ids] for of_all in each), value, lower, within)
         listed = zip(*(part.tolist() for part in numbers), strict=True)
@@ -353,7 +360,7 @@ class _Walkers:
 
     def _estimated_gap(self, strength: Tensor) -> tuple[Tensor, Tensor]:
         """Both (B,): |gradient|^2, and what a certificate will about say, were the bias solved."""
-        squared = self._gradient(strength)[..., :-1].square().sum(dim=(1, 2)).double()
+        squared = _squared_slope(self._at.gradient, self._W, strength)
         value = self._at.loss + strength / 2 * self._W[..., :-1].square().sum(dim=(1, 2)).double()
         return squared, squared / (2 * strength * value)
 
@@ -457,12 +464,11 @@ class _Walkers:
         So does that of the additions of this step, as if the way had been so much longer.
         """
         straight = self._straight(self._W)
-        additions = (
-            1 + _BALANCINGS
-        )  # at most: how many there were, another problem may have decided
-        share = straight.weights.new_full((), additions * addition_share(self._batch, self._Z))
-        self._travel = self._travel.plus(straight, share)
-        self._since = self._since.plus(straight, share)
+        if self._Z.dtype == torch.float64:  # others are multiplied out before a certificate
+            additions = 1 + _BALANCINGS  # at most: how many, another problem may have decided
+            share = straight.weights.new_full((), additions * addition_share(self._batch))
+            self._travel = self._travel.plus(straight, share)
+            self._since = self._since.plus(straight, share)
         marked = self._travel.weights > self._detour * straight.weights
         stale = self._chosen(marked)
         if not len(stale):
@@ -643,6 +649,14 @@ class _Step:
             change.addcmul_(part.change, share[:, None, None].to(change.dtype))
             travel = travel.plus(part.travel, share)
         return cls(total.view_as(D[:, 0]), change, travel)
+
+
+def _squared_slope(gradient: Tensor, W: Tensor, strength: Tensor) -> Tensor:
+    """(B,) squared length of the gradient, the penalty's part included, along the weights."""
+    full = torch.addcmul(
+        gradient[..., :-1], W[..., :-1], strength[:, None, None].to(gradient.dtype)
+    )
+    return full.square_().sum(dim=(1, 2)).double()
 
 
 def _solve_small(A: Tensor, b: Tensor) -> Tensor:

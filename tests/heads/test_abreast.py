@@ -246,7 +246,7 @@ def test_some_problems_alone_are_refused(three):
         solver._Folds(
             0,
             three[0],
-            [solver._columns(three[0], fold) for fold in range(len(three[0].train))],
+            solver._columns_of(three[0]),
             [0, 1, 2],
         )
     ]
@@ -282,7 +282,7 @@ def test_rows_in_float32_stand_in_float64(three):
         solver._Folds(
             0,
             three[0],
-            [solver._columns(three[0], fold) for fold in range(len(three[0].train))],
+            solver._columns_of(three[0]),
             [0, 1, 2],
         )
     ]
@@ -295,9 +295,7 @@ def test_rows_in_float32_stand_in_float64(three):
 
 def test_rows_that_are_not_held_are_refused(three):
     small = replace(three[0], memory=1)
-    group = solver._Folds(
-        0, small, [solver._columns(small, fold) for fold in range(len(small.train))], [0, 1, 2]
-    )
+    group = solver._Folds(0, small, solver._columns_of(small), [0, 1, 2])
     with pytest.raises(TypeError, match="only rows in memory stand side by side"):
         side_by_side([seat.batch for seat in solver._Group(group).seats()])
 

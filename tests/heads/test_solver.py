@@ -17,7 +17,7 @@ from featcache.heads import solver, walk
 from featcache.heads.batch import Batch
 from featcache.heads.certificate import bounds
 from featcache.heads.grid import default_grid
-from featcache.heads.objective import objective
+from featcache.heads.objective import gradient, objective
 from featcache.heads.solver import AS_FLAT, FitStatus, PathProblem, solve_path
 from featcache.heads.walk import _Walkers
 
@@ -268,6 +268,25 @@ def test_a_flat_fit_is_no_worse_than_scikit_learns():
     for fit in solve_path(flat):
         steps[fit.fold] += fit.iterations
     assert steps[1] > steps[0]
+
+
+def test_a_gradient_tolerance_holds_of_what_float32_steps_found(in_float32):
+    X, y = in_float32.features, in_float32.targets
+    K, rows = in_float32.n_classes, in_float32.train[:1]
+    asked = replace(in_float32, train=rows, grid=np.array([1e-3, 1.0, 1e2]))
+    X, Y = X[rows[0]], np.eye(K)[y[rows[0]]]
+    for fit in solve_path(replace(asked, gradient_tolerance=1e-7)):
+        turned, W = fit._solution.design.turned(X).numpy(), fit._solution.W.numpy()
+        slope, _ = gradient("softmax", turned, Y, W[:, :-1], W[:, -1], fit.C)
+        length = np.sqrt(np.mean(np.sum(turned**2, axis=1)))
+        assert np.linalg.norm(slope) <= 1e-7 * length
+
+
+def test_rows_that_are_all_equal_are_waited_for_no_longer(problem):
+    asked = replace(problem, features=np.ones_like(problem.features))
+    for fit in solve_path(asked):
+        assert fit.status is FitStatus.CONVERGED
+        assert fit.iterations <= 2
 
 
 def test_a_path_needs_no_logits_but_those_of_its_steps(problem, monkeypatch):
