@@ -275,11 +275,11 @@ def test_a_gradient_tolerance_holds_of_what_float32_steps_found(in_float32):
     K, rows = in_float32.n_classes, in_float32.train[:1]
     asked = replace(in_float32, train=rows, grid=np.array([1e-3, 1.0, 1e2]))
     X, Y = X[rows[0]], np.eye(K)[y[rows[0]]]
-    for fit in solve_path(replace(asked, gradient_tolerance=1e-7)):
+    for fit in solve_path(replace(asked, gradient_tolerance=1e-8)):
         turned, W = fit._solution.design.turned(X).numpy(), fit._solution.W.numpy()
         slope, _ = gradient("softmax", turned, Y, W[:, :-1], W[:, -1], fit.C)
         length = np.sqrt(np.mean(np.sum(turned**2, axis=1)))
-        assert np.linalg.norm(slope) <= 1e-7 * length
+        assert np.linalg.norm(slope) <= 1e-8 * length
 
 
 def test_rows_that_are_all_equal_are_waited_for_no_longer(problem):
