@@ -97,7 +97,7 @@ class Goals:
         return pairs_for(float(self.tolerance.median()))
 
     @property
-    def are_flat(self) -> bool:
+    def ask_for_flat(self) -> bool:
         """Whether the gradient of any is to be short."""
         return not bool(self.slope.isinf().all())
 
@@ -282,7 +282,7 @@ class _Walkers:
         value, lower = bounds(batch, W, Z, at, strength[ids], travel)
         goals = self._goals.of(ids)
         near = value - lower <= goals.tolerance * value
-        if goals.are_flat:
+        if goals.ask_for_flat:
             near &= _squared_slope(at.gradient, W, strength[ids]) <= goals.slope.square()
         within = (near | given_up[ids]) & wanted[ids]
         each = (self._ids, self._now(self._asked.cumsum(dim=1)) - 1, self._ticks, self._seconds)
