@@ -229,15 +229,17 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
     """
     height, width = preprocessing.size
     example = torch.zeros(PART, 3, height, width)
-    if any(tensor.device.type != "cpu" for tensor in stem.parameters()):
+    if any(p.device.type != "cpu" or p.requires_grad for p in stem.parameters()):
         stem = copy.deepcopy(stem).cpu()  # another engine runs it where it is
+        stem.requires_grad_(requires_grad=False)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of what is constant at one size
         decoder = TorchScriptPythonDecoder(
-            stem, example_input=example, trace_kwargs={"check_trace": False}
+            _Whole(stem), example_input=example, trace_kwargs={"check_trace": False}
         )
         front_end = FrontEndManager().load_by_framework("pytorch")
         model = front_end.convert(front_end.load(decoder))
+    _let_go(decoder.pt_module)
     model.reshape([PART, 3, height, width])
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
@@ -246,6 +248,29 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
     scaled.mean([255 * value for value in preprocessing.mean])
     scaled.scale([255 * value for value in preprocessing.std])
     return steps.build()
+
+
+class _Whole(torch.nn.Module):
+    """A network of which torch sees no modules; it would make a script of each, to trace them.
+
+    Its weights, which must not require gradients, are constants of what is traced.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self._network = (network,)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """What the network gives."""
+        (network,) = self._network
+        return network(images)
+
+
+def _let_go(traced: Any) -> None:
+    """Take the weights out of a trace, which torch keeps for as long as the process lives."""
+    for node in traced.graph.findAllNodes("prim::Constant"):
+        if node.hasAttribute("value") and node.kindOf("value") == "t":
+            node.t_("value", torch.empty(0))
 
 
 def _keep(path: Path, compiled: openvino.CompiledModel) -> None:

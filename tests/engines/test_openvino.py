@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +166,6 @@ def test_a_precision_is_what_was_asked_for_or_refused(
 
 
 def test_a_network_stays_where_another_engine_runs_it(backbone: Backbone) -> None:
-    import copy
-
     import torch
 
     stem = copy.deepcopy(backbone.stem).to("meta")
@@ -204,3 +205,23 @@ def test_where_it_is_not_installed_the_error_says_how(
 
 def test_its_version_is_provenance() -> None:
     assert versions("openvino") == versions() | {"openvino": openvino.__version__.split("-")[0]}
+
+
+def test_weights_of_a_network_go_with_it(pixels: np.ndarray) -> None:
+    backbone = load_backbone("timm/test_vit", weights="random", image_size=pixels.shape[1])
+    weights = [weakref.ref(p) for p in backbone.stem.parameters()]
+    with engine_of(backbone) as engine:
+        engine.run(pixels)
+    assert all(ref() is not None for ref in weights)
+    del backbone, engine
+    gc.collect()
+    assert [ref() for ref in weights] == [None] * len(weights)
+
+
+def test_a_network_that_is_trained_stays_so(backbone: Backbone, pixels: np.ndarray) -> None:
+    stem = copy.deepcopy(backbone.stem).requires_grad_()
+    with make_engine("openvino", stem, backbone.preprocessing) as engine:
+        found = engine.run(pixels)
+    with engine_of(backbone) as engine:
+        assert np.array_equal(found, engine.run(pixels))
+    assert all(p.requires_grad and p.grad is None for p in stem.parameters())
