@@ -329,3 +329,5 @@ def render_profile(result: Any) -> None:
     line(
         f"{profile.seconds:.2f} s on {profile.cores} cores; the forward pass waited {waited}",
     )
+    outside = ", ".join(f"{what} {seconds:.2f}" for what, seconds in profile.outside.items())
+    line(f"{sum(profile.outside.values()):.2f} s before and after: {outside}")

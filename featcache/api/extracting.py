@@ -17,6 +17,7 @@ from featcache.backbones.registry import Backbone, load_backbone
 from featcache.engines import available_cores
 from featcache.errors import BackboneError, CacheMismatchError
 from featcache.extraction.jobs import ALL
+from featcache.extraction.profiling import Watch
 from featcache.extraction.running import Extraction, Job, run
 from featcache.extraction.scanning import path_counts
 from featcache.extraction.together import run_together
@@ -62,9 +63,9 @@ def extract(
             "many caches; call extract_each, which returns a result for each"
         )
     source = open_source(request.data)
-    backbone = _backbone(request, request.backbone)
+    backbone, seconds = _backbone(request, request.backbone)
     job = _job(request, source, backbone, cache_folder(request.out, source.name, backbone.name))
-    return _record(job.folder, run(job, progress))
+    return _record(job.folder, run(job, progress), seconds)
 
 
 def extract_each(
@@ -91,13 +92,15 @@ def extract_each(
     _refuse_of_one(request, names)
     source = open_source(request.data)
     folder = _folder_of_caches(request)
+    backbones, seconds = zip(*(_backbone(request, name) for name in names), strict=True)
     jobs = [
         _job(request, source, backbone, _in_folder(folder, source.name, backbone.name))
-        for backbone in (_backbone(request, name) for name in names)
+        for backbone in backbones
     ]
     _refuse_one_folder(request, jobs)
     found = run_together(jobs, progress)
-    return tuple(_record(job.folder, done) for job, done in zip(jobs, found, strict=True))
+    folders = (job.folder for job in jobs)
+    return tuple(_record(*done) for done in zip(folders, found, seconds, strict=True))
 
 
 SEVERAL = ","
@@ -149,13 +152,16 @@ def _folder_of_caches(request: ExtractRequest) -> Path:
     return folder
 
 
-def _backbone(request: ExtractRequest, name: str) -> Backbone:
-    return load_backbone(
+def _backbone(request: ExtractRequest, name: str) -> tuple[Backbone, float]:
+    """A network, and the seconds it took to load."""
+    watch = Watch()
+    backbone = load_backbone(
         name,
         weights=request.weights,
         image_size=request.image_size,
         preprocessing=_preprocessing(request.preprocessing),
     )
+    return backbone, watch.seconds
 
 
 def _job(request: ExtractRequest, source: Source, backbone: Backbone, folder: Path) -> Job:
@@ -222,19 +228,23 @@ def _preprocessing(given: Preprocessing | PathLike | None) -> Preprocessing | No
         ) from error
 
 
-def _profile(done: Extraction) -> ExtractProfile | None:
+def _profile(done: Extraction, loading: float) -> ExtractProfile | None:
     if not done.processed:
         return None
     profile = done.profile
+    outside = {"network": loading, **profile.outside}
+    outside["rest"] = max(done.seconds - profile.seconds - sum(profile.outside.values()), 0.0)
     return ExtractProfile(
         seconds=round(profile.seconds, 3),
         cores=available_cores(),
         cpu_seconds={stage: round(seconds, 3) for stage, seconds in profile.shares().items()},
         waited={what: round(seconds, 3) for what, seconds in profile.clock.waited.items()},
+        outside={what: round(seconds, 3) for what, seconds in outside.items()},
     )
 
 
-def _record(folder: Path, done: Extraction) -> ExtractedCache:
+def _record(folder: Path, done: Extraction, loading: float) -> ExtractedCache:
+    """What an extraction did; `loading` is the seconds in which its network was loaded before."""
     manifest = Cache(folder).manifest
     return ExtractedCache(
         cache=str(folder),
@@ -252,7 +262,7 @@ def _record(folder: Path, done: Extraction) -> ExtractedCache:
         images_per_second=round(done.processed / done.profile.seconds, 1)
         if done.processed
         else 0.0,
-        profile=_profile(done),
+        profile=_profile(done, loading),
         precision_change=PrecisionChange(manifest.recipe.precision, **asdict(done.lowering))
         if done.lowering
         else None,

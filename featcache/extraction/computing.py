@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.engines import Engine, versions
+from featcache.engines.choosing import Choice
 from featcache.errors import EngineError, PictureError
 from featcache.extraction import passes
 from featcache.extraction.agreement import refuse_disagreement, what_changed
@@ -52,12 +53,13 @@ class Computing:
         found: the scan.
         manifest: the committed one, but with the scan's index.
         decoders: of its pictures.
+        profile: where its time is counted.
         progress: see `Progress`.
 
     Attributes:
         processed: pictures that went through a pass, skips included.
         engines: that were chosen from.
-        profile: of decoding, forward passes and writing.
+        profile: of engines, decoding, forward passes and writing.
         plan: the last one that was carried out.
         failed: pictures that could not be used just now, and might be another time.
     """
@@ -70,10 +72,11 @@ class Computing:
         found: Scan,
         manifest: Manifest,
         decoders: Decoders,
+        profile: Profile,
         progress: Progress | None,
     ) -> None:
         self.processed = 0
-        self.profile = Profile()
+        self.profile = profile
         self.plan: Plan | None = None
         self.failed: dict[Slot, Unusable] = {}
         self._job, self._kept, self._writer = job, kept, writer
@@ -136,8 +139,9 @@ class Computing:
         streams, plan = begun.shapes, begun.plan
         try:
             if self._job.engine not in ("auto", plan.engine):  # it may have been refused then
-                return self.engines.choose(streams, begun.pending).engine.name == plan.engine
-            self.engines.vouch(streams, plan, begun.pending)
+                return self._choice(streams, begun.pending).engine.name == plan.engine
+            with self.profile.spent_on("engine"):
+                self.engines.vouch(streams, plan, begun.pending)
         except EngineError as error:
             log.warning("%s; what it began is planned anew", error)
             return False
@@ -164,7 +168,7 @@ class Computing:
 
     def _planned(self, entries: tuple[StreamEntry, ...], missing: passes.Contents) -> passes.Pass:
         """A pass for streams that lack the same contents, with a plan for each."""
-        choice = self.engines.choose([entry.stream for entry in entries], missing)
+        choice = self._choice([entry.stream for entry in entries], missing)
         log.info("engine %s: %s", choice.engine.name, choice.why)
         return passes.begun(
             entries,
@@ -175,6 +179,11 @@ class Computing:
             shard_rows=self._job.shard_rows,
         )
 
+    def _choice(self, streams: Collection[Stream], missing: passes.Contents) -> Choice:
+        """What is to compute some contents of some streams."""
+        with self.profile.spent_on("engine"):
+            return self.engines.choose(streams, missing)
+
     def _agrees(self, entry: StreamEntry, missing: passes.Contents) -> bool:
         """Check a few rows if this run would extend rows that something else computed.
 
@@ -183,7 +192,7 @@ class Computing:
         """
         if not entry.shards:
             return True
-        engine = self.engines.choose((entry.stream,), missing).engine
+        engine = self._choice((entry.stream,), missing).engine
         now = {
             "engine": engine.name,
             "device": engine.device,
@@ -227,7 +236,8 @@ class Computing:
         self.plan = begun.plan
         committed = replace(self._manifest, streams=self._writer.manifest.streams)
         self._commit(begun.within(committed))
-        engine = self.engines.of(begun.shapes, begun.plan.engine, begun.plan)
+        with self.profile.spent_on("engine"):
+            engine = self.engines.of(begun.shapes, begun.plan.engine, begun.plan)
         yield from self._compute(begun, engine)
         self.engines.forget()
 

@@ -1,8 +1,9 @@
-"""Where the time of an extraction's passes went."""
+"""Where the time of an extraction went."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -42,15 +43,16 @@ class Watch:
 
 
 class Profile:
-    """Time of passes over the pictures.
+    """Time of passes over the pictures, and of what is done outside of them.
 
     Attributes:
-        clock: of its stages and waits.
-        seconds: that passed.
+        clock: of the passes' stages and waits.
+        seconds: that passes took.
+        outside: seconds that were spent on other things, by name.
     """
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock, self.outside = Clock(), defaultdict[str, float](float)
         self.seconds = self._cpu = 0.0
 
     @property
@@ -67,6 +69,15 @@ class Profile:
         finally:
             self.seconds += time.perf_counter() - started
             self._cpu += time.process_time() - computed
+
+    @contextmanager
+    def spent_on(self, name: str) -> Generator[None, None, None]:
+        """Within it, outside of passes, the time that passes counts for a name; they don't nest."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.outside[name] += time.perf_counter() - started
 
     def waited_for(self, items: Iterator[Item], name: str) -> Iterator[Item]:
         """Items, the time until each is there counted as waited."""

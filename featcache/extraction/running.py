@@ -47,7 +47,7 @@ class Extraction:
             what might be read another time.
         changes: against the index before, None at the first extraction.
         passed_over, warnings: from the scan.
-        seconds: of the whole. profile: of decoding, forward passes and writing.
+        seconds: of the whole. profile: where they went.
         engine: name, device, threads, batch size, and why it was taken.
         lowering: what a precision below fp32 changes; None at fp32, or where nothing was computed.
     """
@@ -88,7 +88,7 @@ def steps(job: Job, progress: Progress | None = None) -> Generator[None, None, E
     Yields:
         Before the first batch of a pass, and after each; holds nothing then but its cache.
     """
-    watch = Watch()
+    watch, profile = Watch(), Profile()
     job = calibrated(job)
     recipe, kept = job.recipe, Kept(job)
     backbone = {"name": job.backbone.name, "locator": job.backbone.locator}
@@ -102,11 +102,12 @@ def steps(job: Job, progress: Progress | None = None) -> Generator[None, None, E
         if job.calibration is not None:
             writer.keep_calibration(job.calibration)
         before = writer.index()
-        found = _scan(job, writer, before, decoders, progress)
+        with profile.spent_on("scan"):
+            found = _scan(job, writer, before, decoders, progress)
         refuse_skips(job, zip(found.index.skip_paths, found.index.skip_reasons, strict=True))
         _refuse_nothing(job.source, found.index)
         manifest = writer.with_index(found.index, job.source.locator, backbone)
-        computing = Computing(job, kept, writer, found, manifest, decoders, progress)
+        computing = Computing(job, kept, writer, found, manifest, decoders, profile, progress)
         for _ in computing.steps():
             with watch.paused():
                 yield

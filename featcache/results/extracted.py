@@ -65,20 +65,24 @@ class ChangeCounts:
 
 @dataclass(frozen=True)
 class ExtractProfile(Record):
-    """Where the time of an extraction went, from the first batch to the last shard.
+    """Where the time of an extraction went.
 
     Attributes:
-        seconds: that passed.
+        seconds: that passed from the first batch to the last shard.
         cores: that could be used.
         cpu_seconds: of all cores, by stage: "read" (and hash), "decode", "transform", "forward"
             (and all else that the process computed), "write", and "idle", what the cores had left.
         waited: seconds that the forward pass waited for "pixels", and for "writing".
+        outside: seconds that passed before the first batch and after the last shard: "network" (to
+            load it), "scan" (to find pictures and hash what is new), "engine" (to make and try
+            engines), "rest" (plans, the index, what a precision below fp32 changes).
     """
 
     seconds: float
     cores: int
     cpu_seconds: dict[str, float]
     waited: dict[str, float]
+    outside: dict[str, float] = field(default_factory=dict[str, float])
 
     _main: ClassVar[str] = "cpu_seconds"
     _shown: ClassVar[tuple[str, ...]] = ("cpu_seconds",)

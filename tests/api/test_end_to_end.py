@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,25 @@ def test_extract(plain: fc.ExtractResult) -> None:
     assert plain.features["penultimate"].shape == (1280,)
     assert plain.skipped == ()
     assert Path(plain).is_dir()
+
+
+def test_all_of_its_seconds_are_told(folders: Path, tmp_path: Path) -> None:
+    began = time.perf_counter()
+    done = fc.extract_each(
+        folders, out=tmp_path, backbone="timm/test_resnet,timm/test_vit", weights="random"
+    )
+    whole = time.perf_counter() - began
+    told = 0.0
+    for result in done:
+        profile = result.profile
+        assert profile is not None
+        assert list(profile.outside) == ["network", "scan", "engine", "rest"]
+        assert all(seconds > 0 for seconds in profile.outside.values())
+        seconds = profile.seconds + sum(profile.outside.values())
+        expected = result.seconds + profile.outside["network"]
+        assert seconds == pytest.approx(expected, abs=0.01)
+        told += seconds
+    assert whole / 2 < told < whole
 
 
 def test_probe(probed: fc.ProbeResult) -> None:

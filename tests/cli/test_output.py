@@ -55,6 +55,24 @@ def test_extract(invoke: Any, pictures: Path, tmp_path: Path) -> None:
     assert f"probe it: featcache probe {cache}" in result.stderr
 
 
+def test_where_the_time_went(invoke: Any, pictures: Path, tmp_path: Path) -> None:
+    command = ("extract", pictures, "--out", tmp_path / "c", *LIGHT, "--profile")
+    told = invoke(*command).stdout
+    for stage in ("read", "decode", "transform", "forward", "write", "idle"):
+        assert re.search(rf"^{stage} +[\d.]+ +\d+%", told, re.MULTILINE)
+    assert re.search(r"cores; the forward pass waited [\d.]+ s for pixels, [\d.]+ s for wri", told)
+    parts = re.search(
+        r"^([\d.]+) s before and after: network ([\d.]+), scan ([\d.]+), engine ([\d.]+), "
+        r"rest ([\d.]+)$",
+        told,
+        re.MULTILINE,
+    )
+    assert parts
+    whole, *each = map(float, parts.groups())
+    assert whole == pytest.approx(sum(each), abs=0.03)
+    assert "profile: nothing was computed" in invoke(*command).stdout
+
+
 def test_probe(invoke: Any, cache: Path, tmp_path: Path) -> None:
     command = ("probe", cache, "--cv", "2", "--tol", "0.5", "--save", tmp_path / "d.fc")
     result = invoke(*command)
