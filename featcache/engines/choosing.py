@@ -25,12 +25,12 @@ _COMPILED = "torch-compile"
 _WORTH = {"openvino": 4.0, _COMPILED: 600.0}
 """Seconds that torch must have to go, for another engine to be made ready and tried."""
 
-_RUNS, _LONG_ENOUGH = 2, 0.3
-"""A run of so many seconds needs no more, and if it is the first it needs a second one only to tell
-apart what is about as quick."""
+_APART = 2.0
+"""Engines whose first runs, which are their slowest, are this far apart are not run again to tell
+which is quicker."""
 
-_APART = 1.5
-"""Engines whose first runs are this far apart are not run again to tell which is quicker."""
+_RUNS, _LONG_ENOUGH = 2, 0.3
+"""How often engines that are nearer run again; one that takes so many seconds does so once."""
 
 
 @dataclass(frozen=True)
@@ -149,24 +149,21 @@ def _pixels(trial: Trial, engine: Engine, *candidates: str) -> npt.NDArray[np.ui
 
 
 def _tried(engine: Engine, pixels: npt.NDArray[Any]) -> tuple[Outputs, float]:
-    """What an engine gives, and pictures a second: in the best of a few runs."""
+    """What an engine gives, and pictures a second."""
     with engine:
         found, seconds = _timed(engine, pixels)
         if engine.name == _COMPILED:  # that compiled it
             seconds = _timed(engine, pixels)[1]
-        for _ in range(_RUNS):
-            if seconds > _LONG_ENOUGH:
-                break
-            seconds = min(seconds, _timed(engine, pixels)[1])
     return found, len(pixels) / seconds
 
 
 def _tried_again(engine: Engine, pixels: npt.NDArray[Any], rate: float) -> float:
-    """Pictures a second, with a second run where the first was long and so the only one."""
-    if len(pixels) / rate <= _LONG_ENOUGH:
-        return rate
+    """Pictures a second in the best of the first run and of those that follow now."""
+    seconds = len(pixels) / rate
     with engine:
-        return max(rate, len(pixels) / _timed(engine, pixels)[1])
+        for _ in range(1 if seconds > _LONG_ENOUGH else _RUNS):
+            seconds = min(seconds, _timed(engine, pixels)[1])
+    return len(pixels) / seconds
 
 
 def _timed(engine: Engine, pixels: npt.NDArray[Any]) -> tuple[Outputs, float]:
