@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from featcache.backbones.seeding import Undrawn
 from featcache.backbones.timm_networks import TimmOrigin
 from featcache.backbones.weights import read_state
 from featcache.errors import WeightsError
@@ -46,7 +47,8 @@ class EmbeddedOrigin(TimmOrigin):
             )
         module = importlib.import_module(_module(self.name))
         files = getattr(module, f"{self.name.title().replace('_', '')}ModelFile")
-        network = self.build()
+        with Undrawn():
+            network = self.build()
         state = read_state(files.get_model_file_path())
         network.load_state_dict(self._renamed(state, network.state_dict()))
         return network, {"kind": "embedded"}

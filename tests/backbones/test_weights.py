@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torchvision import models
 
 from featcache.backbones.identity import tensors_sha256
 from featcache.backbones.registry import Backbone, load_backbone
+from featcache.backbones.seeding import Undrawn
 from featcache.errors import WeightsError
 
 PIXELS = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -301,3 +303,19 @@ def test_random_weights_are_the_librarys_own_initialisation() -> None:
         network = timm.create_model("resnet18")
     backbone = load_backbone("timm/resnet18", weights="random:4")
     assert backbone.weights_sha256 == tensors_sha256(network.state_dict())
+
+
+def test_what_gets_other_weights_draws_none_and_no_other_thread_is_kept_from_it() -> None:
+    def drawn() -> float:
+        return float(torch.empty(1000).normal_().square().mean())
+
+    state = torch.random.get_rng_state()
+    with ThreadPoolExecutor(1) as other, Undrawn():
+        networks = [models.resnet18(), timm.create_model("test_vit")]
+        assert other.submit(drawn).result() == pytest.approx(1, abs=0.2)
+    convolutional, transformer = networks
+    assert not convolutional.conv1.weight.any()
+    assert not transformer.head.weight.any()
+    assert convolutional.bn1.weight.eq(1).all()  # what is no draw is as it was
+    assert drawn() == pytest.approx(1, abs=0.2)
+    torch.random.set_rng_state(state)
