@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from featcache.backbones.seeding import Undrawn
+from featcache.backbones.seeding import seeded, undrawn
 from featcache.backbones.timm_networks import TimmOrigin
 from featcache.backbones.weights import read_state
 from featcache.errors import WeightsError
@@ -47,7 +47,7 @@ class EmbeddedOrigin(TimmOrigin):
             )
         module = importlib.import_module(_module(self.name))
         files = getattr(module, f"{self.name.title().replace('_', '')}ModelFile")
-        with Undrawn():
+        with undrawn():
             network = self.build()
         state = read_state(files.get_model_file_path())
         network.load_state_dict(self._renamed(state, network.state_dict()))
@@ -59,7 +59,11 @@ class EmbeddedOrigin(TimmOrigin):
         Raises:
             WeightsError: number or shapes of the tensors are not those of the network.
         """
-        return self._renamed(state, self.build().state_dict()) if _FOREIGN in state else state
+        if _FOREIGN not in state:
+            return state
+        with seeded(0), undrawn():
+            own = self.build().state_dict()
+        return self._renamed(state, own)
 
     def _renamed(
         self, state: Mapping[str, Tensor], own: Mapping[str, Tensor]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from featcache.backbones.identity import tensors_sha256
 from featcache.backbones.listing import BackboneListing, list_backbones, unknown_backbone
 from featcache.backbones.origin import Origin, fixed_size
 from featcache.backbones.published import scaled
-from featcache.backbones.seeding import Undrawn, seeded
+from featcache.backbones.seeding import seeded, undrawn
 from featcache.backbones.weights import fit, read_state
 from featcache.errors import BackboneError, WeightsError
 from featcache.recipe import Decoder, Precision, Preprocessing, Recipe
@@ -291,8 +290,8 @@ def _filled_at(origin: Origin, state: Mapping[str, Tensor], size: tuple[int, int
 
 
 def _built(origin: Origin) -> nn.Module:
-    """The network before it is filled, with nothing drawn but by a factory, for its own ends."""
-    with seeded(0), nullcontext() if isinstance(origin, FactoryOrigin) else Undrawn():
+    """The network before it is filled."""
+    with seeded(0), undrawn():
         return _frozen(origin.build())
 
 

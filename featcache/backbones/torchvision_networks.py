@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from featcache.backbones.fetching import is_downloaded, no_weights, require_reachable
 from featcache.backbones.origin import Origin
 from featcache.backbones.published import from_torchvision, scaled
-from featcache.backbones.seeding import Undrawn
+from featcache.backbones.seeding import undrawn
 from featcache.errors import WeightsError
 from featcache.lean import compiler_deferred
 from featcache.recipe import Preprocessing
@@ -67,7 +67,7 @@ class TorchvisionOrigin(Origin):
         if not is_downloaded(url):
             require_reachable(self.name, url)
         try:
-            with Undrawn():  # torchvision loads strictly
+            with undrawn():  # torchvision loads strictly
                 network = torchvision.models.get_model(self.name, weights=self.weights)
         except (OSError, RuntimeError) as error:
             happened = f"the weights could not be fetched ({error})"

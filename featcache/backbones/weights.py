@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from featcache.backbones.cuts import LastLinear, NoHead, find_last_linear, replace_module
+from featcache.backbones.seeding import undrawn
 from featcache.errors import BackboneError, WeightsError
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # in the order timm prefers
@@ -170,7 +171,8 @@ def _adopt_head(network: nn.Module, state: Mapping[str, Tensor], size: tuple[int
         replace_module(network, head.path, NoHead())
     elif weight.shape[1:] == head.layer.weight.shape[1:]:
         bias = f"{head.path}.bias" in state
-        replace_module(network, head.path, _head_like(head, weight.shape[0], bias=bias))
+        with undrawn():
+            replace_module(network, head.path, _head_like(head, weight.shape[0], bias=bias))
     else:
         return False
     return True

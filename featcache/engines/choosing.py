@@ -25,9 +25,9 @@ _COMPILED = "torch-compile"
 _WORTH = {"openvino": 4.0, _COMPILED: 600.0}
 """Seconds that torch must have to go, for another engine to be made ready and tried."""
 
-_APART = 2.0
-"""Engines whose first runs, which are their slowest, are this far apart are not run again to tell
-which is quicker."""
+_APART = 3.0
+"""Engines whose first runs are this far apart are not run again to tell which is quicker; a first
+run can take over twice as long as those that follow."""
 
 _RUNS, _LONG_ENOUGH = 2, 0.3
 """How often engines that are nearer run again; one that takes so many seconds does so once."""

@@ -235,11 +235,13 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of what is constant at one size
         decoder = TorchScriptPythonDecoder(
-            _Whole(stem), example_input=example, trace_kwargs={"check_trace": False}
+            _as_a_whole(stem), example_input=example, trace_kwargs={"check_trace": False}
         )
-        front_end = FrontEndManager().load_by_framework("pytorch")
-        model = front_end.convert(front_end.load(decoder))
-    _let_go(decoder.pt_module)
+        try:
+            front_end = FrontEndManager().load_by_framework("pytorch")
+            model = front_end.convert(front_end.load(decoder))
+        finally:
+            _let_go(decoder.pt_module)
     model.reshape([PART, 3, height, width])
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
@@ -248,6 +250,12 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
     scaled.mean([255 * value for value in preprocessing.mean])
     scaled.scale([255 * value for value in preprocessing.std])
     return steps.build()
+
+
+def _as_a_whole(stem: torch.nn.Module) -> torch.nn.Module:
+    """What of a stem is traced: the stem itself, where torch must see scripts that it has."""
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in stem.modules())
+    return stem if scripted else _Whole(stem)
 
 
 class _Whole(torch.nn.Module):

@@ -181,25 +181,3 @@ def test_a_prefix_that_is_the_networks_own_stays(module, tmp_path) -> None:
     torch.save(saved.state(), tmp_path / "own.pt")
     again = load_backbone(name, weights=tmp_path / "own.pt")
     assert again.weights_sha256 == saved.weights_sha256
-
-
-def test_what_a_factory_draws_for_itself_is_there_whatever_weights_it_gets(
-    module, tmp_path
-) -> None:
-    projected = (
-        f"{NETWORK}\nimport torch\npreprocessing = {FIELDS}\n"
-        "class Projected(nn.Module):\n"
-        "    def __init__(self):\n"
-        "        super().__init__()\n"
-        "        self.network = network()\n"
-        "        self.register_buffer('by', torch.empty(3, 3, 1, 1).normal_(), persistent=False)\n"
-        "    def forward(self, pixels):\n"
-        "        return self.network(nn.functional.conv2d(pixels, self.by))\n"
-    )
-    name = f"{module(projected)}:Projected"
-    drawn = load_backbone(name)
-    torch.save(drawn.state(), tmp_path / "own.pt")
-    again = load_backbone(name, weights=tmp_path / "own.pt")
-    pixels = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(again.stem(pixels), drawn.stem(pixels))

