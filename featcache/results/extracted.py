@@ -73,9 +73,9 @@ class ExtractProfile(Record):
         cpu_seconds: of all cores, by stage: "read" (and hash), "decode", "transform", "forward"
             (and all else that the process computed), "write", and "idle", what the cores had left.
         waited: seconds that the forward pass waited for "pixels", and for "writing".
-        outside: seconds that passed else: "network" (to load it), "scan" (to find pictures and hash
-            what is new), "engine" (to make and try engines), "rest" (plans, the index, checks of
-            cached rows, pictures that calibrate int8, what a precision below fp32 changes).
+        outside: seconds of all else: "network" (to load it), "scan" (to find pictures and hash what
+            is new), "engine" (to make and try engines), "rest" (plans, the index, checks of cached
+            rows, pictures that calibrate int8, what a precision below fp32 changes).
     """
 
     seconds: float
