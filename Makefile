@@ -105,7 +105,7 @@ bench-together: $(VENV)/.wheel                        ## several backbones in on
 	mkdir -p build && cd build && PYTHONPATH=$(ROOT)/benchmarks \
 	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/together.py --pictures bench-pictures
 
-bench-extract: $(VENV)/.wheel                         ## extraction beside the usual loop, an hour
+bench-extract: $(VENV)/.wheel                         ## extraction beside the usual loop, 90 minutes
 	mkdir -p build && cd build && PYTHONPATH=$(ROOT)/benchmarks \
 	  $(ROOT)/$(BIN)/python -P $(ROOT)/benchmarks/extract.py --rows all --pictures bench-pictures \
 	  --json extract.json

@@ -12,6 +12,8 @@ cores. Each side runs in a process of its own.
     resnet50, mobilenet, lite0, vit   ResNet-50 *, MobileNet-v3-L *, EfficientNet-lite0 (ImageNet
                                       weights), ViT-S/16 * on 2,000 JPEGs of about 500 x 375
     resnet50-phones, ...              the same on 200 JPEGs of 12 megapixels
+    resnet50-limit, ...               decoding alone, forward pass alone and extraction in turn, on
+                                      the smaller pictures, for a machine of unsteady speed
     growth                            EfficientNet-lite0 on 500, 1,000, 2,000 and 4,000 pictures
     startup                           seconds of the command `featcache extract`, 1 and 64 pictures
 
@@ -32,6 +34,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import extract_limit
 import extract_sides as sides
 import numpy as np
 from extract_networks import NETWORKS, Network
@@ -91,7 +94,8 @@ class Row:
 ROWS = {key: Row(key, PETS) for key in NETWORKS} | {
     f"{key}-phones": Row(key, PHONES) for key in NETWORKS
 }
-ALL = (*ROWS, "growth", "startup")
+LIMITS = {f"{key}-limit": Row(key, PETS) for key in NETWORKS}
+ALL = (*ROWS, *LIMITS, "growth", "startup")
 
 
 @dataclass(eq=False)
@@ -170,6 +174,8 @@ def _measured(name: str, setting: Setting) -> dict[str, object]:
         return _growth(setting)
     if name == "startup":
         return _start_up(setting)
+    if name in LIMITS:
+        return _limit(name, LIMITS[name], setting)
     result = _compared(name, ROWS[name], setting)
     _print(result)
     measured = [_side_record(side, result) for side in result.runs]
@@ -225,6 +231,17 @@ def _notes(row: Row, result: Result) -> list[str]:
         if isinstance(run, Run) and usual is not None and off_by(run, usual) > TOLERANCE:
             notes.append(f"WARNING: {name}: features are off by {off_by(run, usual):.1e}")
     return notes
+
+
+def _limit(name: str, row: Row, setting: Setting) -> dict[str, object]:
+    """Shares of the limit in turns."""
+    asked = setting.asked
+    job = setting.job(row.key, row.kind, setting.scaled(asked.pictures_count), name)
+    apart(sides.prepare, job)
+    title = f"{row.network.title}, {job.count} {row.kind.name}"
+    turns = extract_limit.in_turn(job, asked.turns, setting.scaled(asked.forward_pictures))
+    extract_limit.print_turns(title, turns)
+    return extract_limit.record(title, turns)
 
 
 def _growth(setting: Setting) -> dict[str, object]:
@@ -349,6 +366,7 @@ def _side_record(name: str, result: Result) -> dict[str, object]:
         "count": run.count,
         "seconds_a_picture": run.each,
         "seconds_of_passes": run.passes,
+        "seconds_outside": run.outside,
         "faster": usual.each / run.each if usual else None,
         "of_limit": limit / run.each if limit else None,
         "off_by": None if np.isnan(off) else off,
@@ -373,6 +391,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--forward-pictures", type=count, default=640, help="for a forward pass alone"
     )
+    parser.add_argument("--turns", type=count, default=3, help="of each row of the limit")
     parser.add_argument("--starts", type=count, default=3, help="of each command of `startup`")
     return parser.parse_args()
 

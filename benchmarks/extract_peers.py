@@ -5,9 +5,12 @@ a package is imported before the clock starts. What is not installed is left out
 
     pip install fastai img2vec-pytorch
 
-thingsvision 2.7 asks for torchvision 0.15 and numpy 1, which excludes the torch that featcache
-needs. It runs beside that torch where it is installed without its dependencies, with numpy 1.26,
-tensorflow-cpu 2.15, typeguard 2 and whatever else its import misses.
+thingsvision 2.7 asks for torchvision 0.15, which excludes the torch that featcache needs. It runs
+beside that torch where this is upgraded afterwards; on Linux packages of CUDA 11 stand in its way:
+
+    pip install thingsvision && pip install -U "torch>=2.6" "torchvision>=0.21"
+    pip list | grep -o "nvidia-.*-cu11" | xargs pip uninstall -y
+    pip install --force-reinstall --no-deps nvidia-nccl-cu13
 """
 
 from __future__ import annotations

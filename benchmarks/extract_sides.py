@@ -6,11 +6,12 @@ starts; networks are loaded, and workers started, after it has.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ class Run:
         by: what ran it, in words.
         features: file of `paths` (relative to the pictures) and `features` (count, D); None where
             they aren't comparable.
-        passes: seconds of decoding and forward passes; why: that engine. Where featcache says so.
+        passes: seconds of decoding and forward passes; outside: of what else, by name; why: that
+            engine. Where featcache says so.
     """
 
     count: int
@@ -77,6 +79,7 @@ class Run:
     features: Path | None = None
     passes: float | None = None
     why: str = ""
+    outside: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def seconds(self) -> float:
@@ -96,8 +99,8 @@ def prepare(job: Job) -> None:
         path.read_bytes()
 
 
-def ours(job: Job, engine: str) -> Run:
-    """`featcache.extract` into a fresh cache."""
+def ours(job: Job, engine: str, *, compiled: bool = False) -> Run:
+    """`featcache.extract` into a fresh cache; engines compile anew, unless it is said they did."""
     import timm  # noqa: F401 - imported before the clock starts
     import torchvision  # noqa: F401
 
@@ -117,6 +120,8 @@ def ours(job: Job, engine: str) -> Run:
         engine=engine,
         device=job.device if job.on_gpu else "auto",
     )
+    home = job.folder / "home"  # where engines keep what they compiled
+    os.environ["XDG_CACHE_HOME"] = str(home if compiled else _emptied(home))
     _wake(job)
     with Gauge() as gauge:
         result = extract(request)
@@ -129,7 +134,8 @@ def ours(job: Job, engine: str) -> Run:
     rate = result.images_per_second
     passes = result.computed / rate if rate else None
     why = "; ".join((ran["why"], *result.warnings))
-    return Run(result.computed, gauge.usage, by, kept, passes, why)
+    outside = result.profile.outside if result.profile else {}
+    return Run(result.computed, gauge.usage, by, kept, passes, why, outside)
 
 
 def usual(job: Job, workers: int = WORKERS) -> Run:
