@@ -98,7 +98,7 @@ def copies(root: Path, jpegs: dict[str, bytes], count: int) -> Path:
     [
         (KILLS, {}),
         (KILLS_WITH_MORE, {"cuts": ("layer1.0", "layer3.0")}),
-        (KILLS_WITH_MORE, {"views": 3, "tta": 1}),
+        pytest.param(KILLS_WITH_MORE, {"views": 3, "tta": 1}, marks=pytest.mark.slow),
     ],
     ids=["one stream", "cuts", "views"],
 )
