@@ -1,7 +1,7 @@
 """Share of the machine's limit, for `extract.py`, where the machine's speed moves by the minute.
 
 Decoding alone, the forward pass alone and the extraction run in turn, several times, each in a
-process of its own, so that a share is of numbers of the same minute; the medians are what counts.
+process of its own, so that a share is of numbers of the same minutes; the medians are what counts.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def in_turn(job: Job, number: int, forwards: int) -> list[Turn]:
         decoding = apart(sides.decoding, job)
         first = apart(sides.ours, job, "auto")
         again = apart(sides.ours, job, "auto", compiled=True)
-        engine = first.by.partition(",")[0]
-        turns.append(Turn(decoding, apart(sides.forward, job, engine, forwards), first, again))
+        forward = apart(sides.forward, job, first.engine, forwards)
+        turns.append(Turn(decoding, forward, first, again))
     return turns
 
 

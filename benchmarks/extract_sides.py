@@ -69,8 +69,8 @@ class Run:
         by: what ran it, in words.
         features: file of `paths` (relative to the pictures) and `features` (count, D); None where
             they aren't comparable.
-        passes: seconds of decoding and forward passes; outside: of what else, by name; why: that
-            engine. Where featcache says so.
+        passes: seconds of decoding and forward passes; outside: of what else, by name; engine: what
+            was taken; why: that. Where featcache says so.
     """
 
     count: int
@@ -78,6 +78,7 @@ class Run:
     by: str = ""
     features: Path | None = None
     passes: float | None = None
+    engine: str = ""
     why: str = ""
     outside: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -135,7 +136,7 @@ def ours(job: Job, engine: str, *, compiled: bool = False) -> Run:
     passes = result.computed / rate if rate else None
     why = "; ".join((ran["why"], *result.warnings))
     outside = result.profile.outside if result.profile else {}
-    return Run(result.computed, gauge.usage, by, kept, passes, why, outside)
+    return Run(result.computed, gauge.usage, by, kept, passes, str(ran["name"]), why, outside)
 
 
 def usual(job: Job, workers: int = WORKERS) -> Run:
