@@ -1,4 +1,4 @@
-"""Importing torch, torchvision and timm: most of what a command's start takes.
+"""Importing torch, torchvision and timm: most of what a command's start takes, and how they wait.
 
 torchvision and timm ask for torch's compiler while they are imported, and neither uses it then:
 torchvision 0.29 takes one function of `torch._dynamo` (with sympy and most of `torch.distributed`
@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from types import ModuleType
 from typing import Any
 
 _NAME = "torch._dynamo.utils"
+
+_FEW_CORES = 8
+"""Below so many, threads of all kinds share them; from there on decoding has its own processes."""
 
 _kept = False
 
@@ -30,6 +34,17 @@ def keep_imports() -> None:
     """
     global _kept
     _kept = True
+
+
+def let_waiting_threads_sleep() -> None:
+    """For a process of featcache's own, before it imports torch; what the user set stays.
+
+    OpenMP's threads wait busily, for each other and for the next operation. Where something else
+    computes too, those that wait then hold the cores that the last one needs: with one neighbour on
+    two cores a forward pass took twice as long. Alone, it took the same.
+    """
+    if (os.cpu_count() or 1) < _FEW_CORES:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @contextmanager

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import textwrap
 
-from featcache.lean import collector_paused
+import pytest
+
+from featcache.lean import collector_paused, let_waiting_threads_sleep
+
+POLICY = "OMP_WAIT_POLICY"
 
 
 def test_a_network_comes_without_the_compiler_which_works_once_it_is_asked_for() -> None:
@@ -92,6 +97,35 @@ fc.extract
 assert (gc.get_freeze_count() > 100_000) == {kept}, gc.get_freeze_count()
 assert gc.isenabled()
 """)
+
+
+@pytest.mark.parametrize(
+    ("cores", "own", "policy"),
+    [(2, {}, "passive"), (2, {POLICY: "active"}, "active"), (64, {}, None)],
+)
+def test_waiting_threads_sleep_where_cores_are_few_and_nobody_chose(
+    cores: int, own: dict[str, str], policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "environ", dict(own))
+    let_waiting_threads_sleep()
+    assert os.environ.get(POLICY) == policy
+
+
+def test_they_are_told_so_before_torch_is_there() -> None:
+    _run("""
+        import os, sys
+        os.cpu_count = lambda: 2
+        os.environ.pop("OMP_WAIT_POLICY", None)
+        from featcache_cli.app import main
+        assert "torch" not in sys.modules
+        sys.argv = ["featcache", "--version"]
+        try:
+            main()
+        except SystemExit:
+            pass
+        assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    """)
 
 
 def test_the_collector_is_as_it_was() -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from featcache.lean import keep_imports
+from featcache.lean import keep_imports, let_waiting_threads_sleep
 from featcache_cli import (
     backbones,
     caches,
@@ -123,6 +123,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name of any bytes can be printed anywhere
             stream.reconfigure(errors="backslashreplace")
+    let_waiting_threads_sleep()
     keep_imports()
     atexit.register(gc.freeze)  # or Python would look through all that is left, at its end
     app()

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featcache.backbones.threads import one_thread_if_light
 from featcache.errors import BackboneError
 
 
@@ -169,7 +170,7 @@ def _run(network: nn.Module, size: tuple[int, int]) -> Tensor:
     """The output of a network on two fixed random pictures, (2, K)."""
     generator = torch.Generator().manual_seed(0)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), one_thread_if_light(network):
             output = network(torch.randn(2, 3, *size, generator=generator))
     except (MemoryError, RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
         reason = str(error).strip() or type(error).__name__

@@ -19,6 +19,7 @@ from featcache.backbones.listing import BackboneListing, list_backbones, unknown
 from featcache.backbones.origin import Origin, fixed_size
 from featcache.backbones.published import scaled
 from featcache.backbones.seeding import seeded, undrawn
+from featcache.backbones.threads import one_thread
 from featcache.backbones.weights import fit, read_state
 from featcache.errors import BackboneError, WeightsError
 from featcache.recipe import Decoder, Precision, Preprocessing, Recipe
@@ -206,10 +207,11 @@ def _load(
         preprocessing = origin.preprocessing(image_size)
     elif image_size is not None:
         preprocessing = scaled(preprocessing, image_size)
-    network, locator = _network(origin, weights, preprocessing.size)
-    _refuse_no_numbers(origin, network)
-    tensors = network.state_dict()
-    identity = tensors_sha256(tensors)
+    with one_thread():
+        network, locator = _network(origin, weights, preprocessing.size)
+        _refuse_no_numbers(origin, network)
+        tensors = network.state_dict()
+        identity = tensors_sha256(tensors)
     parameters = sum(p.numel() for p in network.parameters())
     split = _split(origin, network, preprocessing.size)
     return Backbone(

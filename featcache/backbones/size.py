@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from featcache.backbones.registry import Backbone
+from featcache.backbones.threads import one_thread_if_light
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -59,7 +60,7 @@ def _products(backbone: Backbone) -> int:
         counted.append(weights * (given.numel() // channels))
 
     pixels = torch.zeros(1, 3, *backbone.preprocessing.size)
-    with torch.no_grad(), _hooked(backbone.stem, count):
+    with torch.no_grad(), one_thread_if_light(backbone.stem), _hooked(backbone.stem, count):
         backbone.stem(pixels)
     return sum(counted)
 

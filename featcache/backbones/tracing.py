@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from featcache.backbones.cuts import InnerSplit, Stem
+from featcache.backbones.threads import one_thread_if_light
 from featcache.errors import BackboneError
 from featcache.lean import compiler_deferred
 
@@ -298,7 +299,7 @@ def _observe(
     """What each node gives for fixed random pictures; the end must be what the network gives."""
     pixels = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
     observer = _Observer(fx.GraphModule(whole, graph))
-    with torch.no_grad():
+    with torch.no_grad(), one_thread_if_light(whole):
         given = observer.run(pixels.clone())
         expected = whole(pixels)
     if not torch.equal(given, expected):

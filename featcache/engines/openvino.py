@@ -25,6 +25,7 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.preprocess import PrePostProcessor
 
+from featcache.backbones.threads import one_thread_if_light
 from featcache.engines import Kept, Outputs, available_cores, versions
 from featcache.engines.quantising import quantised
 from featcache.errors import EngineError
@@ -232,7 +233,7 @@ def _converted(stem: torch.nn.Module, preprocessing: Preprocessing) -> openvino.
     if any(p.device.type != "cpu" or p.requires_grad for p in stem.parameters()):
         stem = copy.deepcopy(stem).cpu()  # another engine runs it where it is
         stem.requires_grad_(requires_grad=False)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), one_thread_if_light(stem):
         warnings.simplefilter("ignore")  # tracing warns of what is constant at one size
         decoder = TorchScriptPythonDecoder(
             _as_a_whole(stem), example_input=example, trace_kwargs={"check_trace": False}

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from featcache.backbones.registry import Backbone
+from featcache.backbones.threads import one_thread_if_light
 from featcache.backbones.tracing import Traced, trace, uncut
 from featcache.backbones.units import list_units, split_at
 from featcache.errors import BackboneError, ProbeError
@@ -81,7 +82,7 @@ def traced_of(backbone: Backbone, side: int | None = None) -> Traced:
 def _refuse_size(backbone: Backbone, side: int) -> None:
     """Refuse a size that a network of fixed size, or of too many strides, cannot take."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), one_thread_if_light(backbone.stem):
             backbone.stem(torch.zeros(1, 3, side, side))
     except Exception as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
