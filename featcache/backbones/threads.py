@@ -1,22 +1,24 @@
 """In how many threads torch does what is little: loading weights, a network on a picture or two.
 
-torch's threads wait for each other at the end of every operation. Where something else keeps the
-cores busy, that takes longer than small tensors and the layers of a light network do, in sum
-seconds instead of tenths; where nothing does, a second thread saves such work next to nothing.
+torch's threads wait busily for each other at the end of every operation. Where something else keeps
+the cores busy, that takes longer than small tensors and the layers of a light network do, in sum
+seconds instead of tenths. Threads that sleep while they wait (`OMP_WAIT_POLICY=passive`, which the
+`featcache` command chooses where cores are few) may share the layers; small tensors gain nothing.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-LIGHT = 12_000_000
-"""Parameters up to which a network is light: MobileNets, EfficientNet-B0 to B2, ResNet-18. One
-thread takes two pictures through it in 0.1 to 0.3 s. Larger networks have larger layers, in which
-threads gain more and wait less.
+LIGHT = 32_000_000
+"""Parameters up to which a network is light: from MobileNets to ResNet-50 and ViT-S. One thread
+takes two pictures through it in 0.1 to 0.4 s. Larger networks have larger layers, in which threads
+gain more and wait less.
 """
 
 
@@ -33,8 +35,9 @@ def one_thread() -> Generator[None, None, None]:
 
 @contextmanager
 def one_thread_if_light(network: nn.Module) -> Generator[None, None, None]:
-    """The same where a network is light; a larger one keeps torch's threads."""
-    if sum(parameter.numel() for parameter in network.parameters()) > LIGHT:
+    """The same for a light network where threads wait busily; all others keep torch's threads."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if parameters > LIGHT or os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive":
         yield
         return
     with one_thread():

@@ -31,7 +31,9 @@ class Noting(nn.Conv2d):
 
 
 @pytest.fixture
-def three() -> Iterator[None]:
+def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Torch has three threads before and afterwards, and they wait busily."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -62,6 +64,15 @@ def test_a_larger_one_in_all(network, seen: list[int], monkeypatch: pytest.Monke
     monkeypatch.setattr(threads, "LIGHT", sum(p.numel() for p in network[0].parameters()) - 1)
     split_at_penultimate(network, SIZE)
     trace(network, SIZE)
+    assert set(seen) == {3}
+
+
+@pytest.mark.usefixtures("three")
+def test_threads_that_sleep_share_it(
+    network, seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    split_at_penultimate(network, SIZE)
     assert set(seen) == {3}
 
 
