@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from featcache.backbones.seeding import seeded, undrawn
+from featcache.backbones.threads import one_thread
 from featcache.backbones.timm_networks import TimmOrigin
 from featcache.backbones.weights import read_state
 from featcache.errors import WeightsError
@@ -47,10 +48,11 @@ class EmbeddedOrigin(TimmOrigin):
             )
         module = importlib.import_module(_module(self.name))
         files = getattr(module, f"{self.name.title().replace('_', '')}ModelFile")
-        with undrawn():
-            network = self.build()
-        state = read_state(files.get_model_file_path())
-        network.load_state_dict(self._renamed(state, network.state_dict()))
+        with one_thread():
+            with undrawn():
+                network = self.build()
+            state = read_state(files.get_model_file_path())
+            network.load_state_dict(self._renamed(state, network.state_dict()))
         return network, {"kind": "embedded"}
 
     def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

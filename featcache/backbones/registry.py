@@ -207,8 +207,8 @@ def _load(
         preprocessing = origin.preprocessing(image_size)
     elif image_size is not None:
         preprocessing = scaled(preprocessing, image_size)
+    network, locator = _network(origin, weights, preprocessing.size)
     with one_thread():
-        network, locator = _network(origin, weights, preprocessing.size)
         _refuse_no_numbers(origin, network)
         tensors = network.state_dict()
         identity = tensors_sha256(tensors)
@@ -293,7 +293,7 @@ def _filled_at(origin: Origin, state: Mapping[str, Tensor], size: tuple[int, int
 
 def _built(origin: Origin) -> nn.Module:
     """The network before it is filled."""
-    with seeded(0), undrawn():
+    with seeded(0), undrawn(), one_thread():
         return _frozen(origin.build())
 
 

@@ -9,6 +9,7 @@ seconds instead of tenths. Threads that sleep while they wait (`OMP_WAIT_POLICY=
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -22,15 +23,31 @@ gain more and wait less.
 """
 
 
+_LOCK = threading.Lock()
+
+_found: dict[int, int] = {}
+"""How many threads those that are within found, by their own identifiers."""
+
+
 @contextmanager
 def one_thread() -> Generator[None, None, None]:
-    """Within it torch computes in one thread; the count is put back afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Within it torch computes in one thread; the count is put back afterwards.
+
+    The count is the process's too: a thread that has not used torch yet would find the 1 of another
+    that is within, and takes what that one had found. So nothing that lasts belongs in here.
+    """
+    me = threading.get_ident()
+    with _LOCK:
+        nested = me in _found
+        if not nested:
+            _found[me] = next(iter(_found.values()), None) or torch.get_num_threads()
+            torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if not nested:
+            with _LOCK:
+                torch.set_num_threads(_found.pop(me))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from featcache.backbones.cuts import LastLinear, NoHead, find_last_linear, replace_module
 from featcache.backbones.seeding import undrawn
+from featcache.backbones.threads import one_thread
 from featcache.errors import BackboneError, WeightsError
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # in the order timm prefers
@@ -149,7 +150,8 @@ def _load(network: nn.Module, state: Mapping[str, Tensor]) -> str | None:
     if shapes:
         return f"{len(shapes)} of another shape or kind ({_some(shapes)})"
     try:
-        result = network.load_state_dict(state, strict=False)
+        with one_thread():
+            result = network.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as error:
         return _first_line(error)
     parts = [("missing", result.missing_keys), ("unexpected", result.unexpected_keys)]

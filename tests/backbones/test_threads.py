@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -100,6 +101,31 @@ def test_weights_are_read_and_told_apart_in_one_thread(monkeypatch: pytest.Monke
     traced_of(backbone, 64)
     assert len(found) > 3
     assert set(found) == {1}
+
+
+@pytest.mark.usefixtures("three")
+def test_two_threads_and_one_within_itself_leave_the_count_as_it_was() -> None:
+    entered, leave = threading.Event(), threading.Event()
+    counts: list[int] = []
+
+    def load() -> None:  # it never used torch before, and is within while the other leaves
+        with threads.one_thread():
+            counts.append(torch.get_num_threads())
+            entered.set()
+            leave.wait()
+        counts.append(torch.get_num_threads())
+
+    with threads.one_thread():
+        with threads.one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+        other = threading.Thread(target=load)
+        other.start()
+        assert entered.wait(60)
+    assert torch.get_num_threads() == 3
+    leave.set()
+    other.join()
+    assert counts == [1, 3]
 
 
 @pytest.mark.usefixtures("three")
