@@ -85,7 +85,7 @@ def test_what_fails_leaves_the_threads_as_they_were(seen: list[int]) -> None:
 
 
 @pytest.mark.usefixtures("three")
-def test_weights_are_read_and_told_apart_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_told_apart_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
     told_apart = registry.tensors_sha256
 
